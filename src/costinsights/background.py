@@ -1,0 +1,109 @@
+"""The one thread of ours: it brings the ledger to the disk and lets exporters follow it.
+
+It starts with the first entry and never before. It is a daemon, and whatever an exporter waits
+for, the program's exit waits at most `EXIT_SECONDS` for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from costinsights.guard import suppressed, swallow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costinsights.ledger.writer import Writer
+
+TICK_SECONDS = 1.0
+EXIT_SECONDS = 1.5
+
+
+class Followers(Protocol):
+    """Everything that follows the ledger."""
+
+    def step(self) -> None:
+        """Export what is new."""
+        ...
+
+    def close(self, deadline: float) -> None:
+        """Export the rest and let go, by the monotonic `deadline`."""
+        ...
+
+
+class Background:
+    """Runs `writer.tick` and the followers about every second until it is closed."""
+
+    def __init__(self, writer: Writer, followers: Callable[[], Followers]) -> None:
+        self._writer = writer
+        self._make = followers
+        self._followers: Followers | None = None
+        self._thread: threading.Thread | None = None
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._closing = False
+        self._flushed = threading.Condition()
+        self._asked = self._done = 0
+        self._deadline = 0.0
+
+    def start(self) -> None:
+        """Start the thread, unless it runs or the interpreter no longer allows one."""
+        if self._thread is not None or self._closing:
+            return
+        thread = threading.Thread(target=self._run, name="costinsights", daemon=True)
+        self._thread = thread
+        try:
+            thread.start()
+        except RuntimeError:
+            self._thread = None  # the interpreter is shutting down: the entries are on disk
+
+    def flush(self, timeout: float) -> bool:
+        """Have everything written so far exported; tell whether that was done in time."""
+        if self._thread is None:
+            return True
+        with self._flushed:
+            self._asked += 1
+            asked = self._asked
+            self._wake.set()
+            return self._flushed.wait_for(lambda: self._done >= asked, timeout)
+
+    def close(self) -> None:
+        """Bring the ledger to the disk, give exporters their last chance, and stop."""
+        thread = self._thread
+        if self._closing or thread is None:
+            return
+        self._deadline = monotonic() + EXIT_SECONDS
+        self._closing = True
+        self._wake.set()
+        if thread is not threading.current_thread():
+            thread.join(EXIT_SECONDS)
+
+    def _run(self) -> None:
+        with suppressed():
+            while not self._closing:
+                self._wake.wait(TICK_SECONDS)
+                self._wake.clear()
+                if not self._closing:
+                    self._step()
+            try:
+                if self._followers is None:
+                    self._followers = self._make()
+                self._followers.close(self._deadline)
+            except Exception as error:  # noqa: BLE001  ours must not reach the program
+                swallow("exporters", error)
+
+    def _step(self) -> None:
+        with self._flushed:
+            asked = self._asked
+        try:
+            self._writer.tick()
+            if self._followers is None:
+                self._followers = self._make()
+            self._followers.step()
+        except Exception as error:  # noqa: BLE001  the next second is another chance
+            swallow("background", error)
+        with self._flushed:
+            self._done = asked
+            self._flushed.notify_all()

@@ -1,0 +1,60 @@
+"""What happens to our own errors: they are counted, said once, and never reach the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+# How often each kind of error of ours was kept from the program: ``doctor`` prints it.
+swallowed: dict[str, int] = {}
+
+# The name of the instrumentor whose call is under way here, so that a driver's method that calls
+# another hooked one is counted once; or SUPPRESSED while we do work of our own.
+SUPPRESSED = "costinsights"
+busy: ContextVar[str | None] = ContextVar("costinsights_busy", default=None)
+
+
+class suppressed:  # noqa: N801  a context manager, named for what it does
+    """Inside it nothing is recorded: for exporters, pullers and settlement, which are our own."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> None:
+        self._token: Token[str | None] = busy.set(SUPPRESSED)
+
+    def __exit__(self, *details: object) -> None:
+        busy.reset(self._token)
+
+
+def swallow(place: str, error: BaseException) -> None:
+    """Keep an error of ours from the program: count it, and say it once a kind.
+
+    With ``COSTINSIGHTS_STRICT=1`` it is raised instead, for our own tests and for bug reports.
+    """
+    if os.environ.get("COSTINSIGHTS_STRICT") == "1":
+        raise error
+    try:
+        kind = f"{place}: {type(error).__name__}"
+        count = swallowed.get(kind, 0)
+        swallowed[kind] = count + 1
+        if not count and "logging" in sys.modules:
+            say(f"an error of costinsights' own in {kind} was kept from the program", error)
+    except Exception:  # noqa: BLE001, S110  the last resort: reporting must not fail either
+        pass
+
+
+def say(message: str, error: BaseException | None = None) -> None:
+    """Tell the people who run the program, through its own logging."""
+    try:
+        import logging
+
+        logging.getLogger("costinsights").warning(
+            message, exc_info=error if error is not None else None
+        )
+    except Exception:  # noqa: BLE001, S110  a logging handler of the program may fail
+        pass

@@ -1,0 +1,253 @@
+"""The base of every instrumentor: facts about one client library, and how to ask it for more.
+
+An instrumentor is one flat file. Its docstring is its user documentation; its class holds data
+(name, system, driver, hooks, where a connection keeps its host) and at most a small pure function
+`usage`. It knows nothing of prices, ledgers or exporters.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from costinsights.guard import say, swallow
+from costinsights.imports import forget, when_imported
+from costinsights.patching import Hook, Patch, Probe, probe_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+    from costinsights.recorder import Recorder
+    from costinsights.records import Resource
+
+__all__ = ["DBAPIInstrumentor", "Hook", "NotEnabled", "Usage"]
+
+
+class NotEnabled(Exception):
+    """An instrumentor cannot work here; the text says what to do.
+
+    It is quiet for instrumentors found automatically and raised for those asked for by name.
+    """
+
+
+class Usage(NamedTuple):
+    """What a call used, as the client knows it.
+
+    ``rows`` counts rows returned or affected, None when the driver does not say; ``meters`` holds
+    further quantities in the system's own meters; ``vendor_id`` is the system's id of the call.
+    """
+
+    rows: int | None = None
+    meters: Mapping[str, int | float | str] | None = None
+    vendor_id: str | None = None
+
+
+class DBAPIInstrumentor:
+    """Wraps one DB-API-like client library in place."""
+
+    name: ClassVar[str]
+    """The plug-in's name: also its file, its extra, its entry point."""
+    system: ClassVar[str]
+    """OpenTelemetry's ``db.system.name``, or the key of design.md."""
+    driver: ClassVar[str]
+    """The module whose import brings this instrumentor to life."""
+    supports: ClassVar[tuple[str, str]]
+    """The versions it was tested with: from (included) and to (not included)."""
+    hooks: ClassVar[tuple[Hook, ...]]
+    connection: ClassVar[str] = "connection"
+    """Dotted path from the hooked object to its connection; empty when it is the connection."""
+    facts: ClassVar[Mapping[str, str]] = {}
+    """Where a connection keeps its ``address``, ``port`` and ``namespace``: dotted paths."""
+    package: ClassVar[str | None] = None
+    """What to ask pip for, where that is not the plug-in's extra."""
+
+    def __init__(self) -> None:
+        self.patches: list[Patch] = []
+        self._recorder: Callable[[], Recorder] | None = None
+        self.skipped: str | None = None
+        """Why the driver that is there was left alone; `doctor` prints it."""
+        self.missed: list[str] = []
+        """Targets that this version of the driver does not have."""
+        self._watching: list[Callable[[ModuleType], None]] = []
+
+    def recorder(self) -> Recorder | None:
+        """Return the recorder that hooks report to, or None when switched off."""
+        return None if self._recorder is None else self._recorder()
+
+    # -- switching on and off -------------------------------------------------------------------
+
+    def available(self) -> bool:
+        """Tell whether the driver could be imported, without importing it."""
+        if self.driver in sys.modules:
+            return True
+        from importlib.util import find_spec
+
+        try:
+            return find_spec(self.driver.partition(".")[0]) is not None
+        except (ImportError, ValueError):
+            return False
+
+    def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
+        """Hook the driver now if it is loaded, and whenever the program imports it.
+
+        `recorder` is asked for the recorder when the first hook is placed, and not before.
+
+        Raises:
+            NotEnabled: only when asked for by name: the driver is missing or outside `supports`.
+        """
+        if explicit and not self.available():
+            package = self.package or f"costinsights[{self.name}]"
+            raise NotEnabled(
+                f"{self.name} was asked for, but its driver {self.driver!r} is not installed: "
+                f"run  pip install '{package}'"
+            )
+        self._recorder = recorder
+        for patch in self.patches:
+            patch.probe.recorder = recorder()
+        self._watch(self.driver, self._driver_imported)
+        if explicit and self.skipped:
+            reason, self.skipped = self.skipped, None
+            self.uninstrument()
+            raise NotEnabled(f"{self.name} was asked for, but {reason}")
+
+    def uninstrument(self) -> None:
+        """Put every attribute back to what it was, and watch for the driver no more."""
+        for function in self._watching:
+            forget(function)
+        self._watching.clear()
+        self._recorder = None
+        # Last on, first off: a hook of a subclass may have wrapped what its base inherited.
+        kept = [patch for patch in reversed(self.patches) if not patch.remove()]
+        self.patches = kept[::-1]
+
+    def _watch(self, module: str, function: Callable[[ModuleType], None]) -> None:
+        self._watching.append(function)
+        when_imported(module, function)
+
+    def _driver_imported(self, driver: ModuleType) -> None:
+        reason = self.unsupported(driver)
+        if reason is not None:
+            self.skipped = reason
+            say(f"costinsights leaves {self.name} alone: {reason}")
+            return
+        self.skipped = None
+        modules = dict.fromkeys(hook.target.partition(":")[0] for hook in self.hooks)
+        for module in modules:
+            if module in sys.modules:
+                self._apply(sys.modules[module])
+            else:
+                self._watch(module, self._apply)
+
+    def _apply(self, module: ModuleType) -> None:
+        name = module.__name__
+        for hook in self.hooks:
+            if hook.target.partition(":")[0] == name:
+                try:
+                    self._hook(hook)
+                except Exception as error:  # noqa: BLE001  the other hooks must still be placed
+                    self.missed.append(hook.target)
+                    if not (hook.optional and isinstance(error, AttributeError)):
+                        swallow(hook.target, error)
+
+    def _hook(self, hook: Hook) -> None:
+        module, _, path = hook.target.partition(":")
+        current: Any = sys.modules[module]
+        for part in path.split("."):
+            owner, current = current, getattr(current, part)
+        here = vars(owner).get(path.rpartition(".")[2], current)
+        probe = probe_of(here, self.name)
+        if probe is not None and probe.hook == hook:
+            probe.recorder = self.recorder()  # ours is there already: a reload, or a second tool
+            return
+        probe = Probe(hook, self)
+        probe.recorder = self.recorder()
+        self.patches.append(Patch(probe))
+
+    def unsupported(self, driver: ModuleType) -> str | None:
+        """Say why this version of the driver is not hooked, or None when it is.
+
+        The module's own version counts, not a distribution's: one driver may come in several
+        distributions (psycopg, psycopg-binary).
+        """
+        version = self.version(driver)
+        lowest, end = self.supports
+        if version is None or _parts(lowest) <= _parts(version) < _parts(end):
+            return None
+        return (
+            f"{self.driver} {version} is outside the tested range >={lowest},<{end}: "
+            f"run  pip install '{self.driver}>={lowest},<{end}'  or update costinsights"
+        )
+
+    def version(self, driver: ModuleType) -> str | None:
+        """Return the driver's version, or None where it does not tell."""
+        found = getattr(driver, "__version__", None)
+        return found if isinstance(found, str) else None
+
+    # -- asking the driver ----------------------------------------------------------------------
+
+    def connection_of(self, instance: Any) -> Any:
+        """Return the connection behind the object whose method was called."""
+        return follow(instance, self.connection) if self.connection else instance
+
+    def system_of(self, connection: Any) -> str:
+        """Return the system; one driver may speak to several (MySQL and MariaDB)."""
+        return self.system
+
+    def resource(self, connection: Any) -> Resource:
+        """Return where the connection leads; what cannot be told is None."""
+        from costinsights.records import Resource
+
+        found = {name: follow(connection, path) for name, path in self.facts.items()}
+        address, port, namespace = (
+            found.get("address"),
+            found.get("port"),
+            found.get("namespace"),
+        )
+        return Resource(
+            address=_text(address) or None,
+            port=int(port) if isinstance(port, (int, str)) and str(port).isdigit() else None,
+            namespace=_text(namespace) or None,
+        )
+
+    def usage(self, cursor: Any, result: Any) -> Usage:
+        """Return what the finished call used. By default the cursor's ``rowcount``."""
+        rows = getattr(cursor, "rowcount", None)
+        return Usage(rows if isinstance(rows, int) and rows >= 0 else None)
+
+    def has_rows(self, cursor: Any, result: Any) -> bool:
+        """Tell whether a lazy call left rows to fetch. By default: the cursor is described."""
+        return getattr(cursor, "description", None) is not None
+
+    def text(self, query: Any, cursor: Any) -> str | None:
+        """Return the text of a query that is not a plain `str`; None when there is none."""
+        if isinstance(query, str):
+            return str.__str__(query)
+        if isinstance(query, (bytes, bytearray)):
+            return bytes(query[:65536]).decode("utf-8", "replace")
+        return None
+
+
+def follow(start: Any, path: str) -> Any:
+    """Follow a dotted path of attributes; None where it breaks off."""
+    for name in path.split("."):
+        start = getattr(start, name, None)
+        if start is None:
+            return None
+    return start
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else None
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in version.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    return tuple(numbers)

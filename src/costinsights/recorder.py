@@ -1,0 +1,547 @@
+"""The hot path: from a finished call to a durable, attributed, priced entry in the ledger.
+
+Everything that can be known once (a statement's fingerprint, a connection's host, an attribution,
+a price line) is looked up here and worked out elsewhere; what is left per call is a clock, four
+dictionary look-ups, one encoding and one ``write``.
+"""
+
+from __future__ import annotations
+
+import sys
+from itertools import count
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import msgspec
+
+from costinsights import orchestrators
+from costinsights.attribution import Scope, active_scope, overlay
+from costinsights.guard import swallow
+from costinsights.ledger.seal import seal
+from costinsights.records import (
+    AttributionLine,
+    EntryLine,
+    PriceLineRef,
+    Resource,
+    ResourceLine,
+    StatementLine,
+)
+from costinsights.span import CostSpan
+from costinsights.statement import Statement, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from costinsights.ledger.writer import Writer
+    from costinsights.patching import Fetch, Probe
+    from costinsights.pricing import Capacity, PriceBook
+    from costinsights.rules import Rule
+
+_encode = msgspec.json.Encoder().encode
+
+# A statement longer than this is known by its beginning: what is behind is data, not shape.
+TEXT_LIMIT = 32 * 1024
+MAX_STATEMENTS = 4096
+MAX_CACHED_TEXT = 4 * 1024 * 1024
+MAX_ATTRIBUTIONS = 4096
+
+_numbers = count(1)
+
+
+class Definition:
+    """Something that entries refer to by number, with the sealed line that defines it."""
+
+    __slots__ = ("line", "number")
+
+    def __init__(self, number: int, line: bytes) -> None:
+        self.number = number
+        self.line = line
+
+
+class Target:
+    """Where a connection leads, and what that costs."""
+
+    __slots__ = ("capacity", "connection", "definition", "price", "resource", "system")
+
+    def __init__(
+        self,
+        system: str,
+        resource: Resource,
+        definition: Definition,
+        capacity: Capacity | None,
+        price: Definition | None,
+    ) -> None:
+        self.system = system
+        self.resource = resource
+        self.definition = definition
+        self.capacity = capacity
+        self.price = price
+
+
+class Recorder:
+    """Turns calls into entries. One a process; every hook that is switched on points to it."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        book: PriceBook,
+        *,
+        labels: Mapping[str, str] | None = None,
+        rules: tuple[Rule, ...] = (),
+        tagger: Callable[..., Any] | None = None,
+    ) -> None:
+        self.writer = writer
+        self.book = book
+        self.labels = dict(labels or {})
+        self.rules = rules
+        self.tagger = tagger
+        # Cursors whose rows are still to come, by identity.
+        self.opened: dict[int, CostSpan] = {}
+        self._calls = count(1)
+        self._targets: dict[int, tuple[ref[Any], Target]] = {}
+        self._known_targets: dict[object, Target] = {}
+        self._statements: dict[object, tuple[Statement, Definition]] = {}
+        self._fingerprints: dict[str, Definition] = {}
+        self._cached_text = 0
+        self._attributions: dict[tuple[tuple[str, str], ...], Definition] = {}
+        self._prices: dict[int, Definition] = {}
+        self._parent: tuple[object, str | None] = (None, None)
+
+    def forked(self, writer: Writer) -> None:
+        """Begin anew in a forked child: calls that the parent has under way stay the parent's."""
+        self.writer = writer
+        self._calls = count(1)
+        self.opened.clear()
+        for target in self._known_targets.values():
+            if target.capacity is not None:
+                target.capacity.reset()
+
+    # -- one call -------------------------------------------------------------------------------
+
+    def begin(
+        self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> CostSpan | None:
+        """Open a span and start its clocks; None inside somebody's own "do not trace me"."""
+        if "opentelemetry.context" in sys.modules and _suppressed():
+            return None
+        instrumentor = probe.instrumentor
+        instance = args[0] if args else None
+        connection = instrumentor.connection_of(instance)
+        known = self._targets.get(id(connection))
+        if known is not None and known[0]() is connection:
+            target = known[1]
+        else:
+            target = self._target(probe, connection)
+        if self.opened and probe.hook.lazy:
+            self._supersede(instance)
+        span = CostSpan()
+        span.recorder = self
+        span.probe = probe
+        span.target = target
+        span.args = args
+        span.kwargs = kwargs
+        span.started_at = time_ns()
+        span.started = span.resumed = now = perf_counter_ns()
+        if target.capacity is not None:
+            span.entered = target.capacity.enter(now)
+        return span
+
+    def resume(self, span: CostSpan) -> None:
+        """Let the span's clocks run again."""
+        if span.running or span.done:
+            return
+        span.running = True
+        span.resumed = now = perf_counter_ns()
+        if span.target.capacity is not None:
+            span.entered = span.target.capacity.enter(now)
+
+    def pause(self, span: CostSpan) -> None:
+        """Stop the span's clocks and add what they showed."""
+        if not span.running:
+            return
+        span.running = False
+        span.ended = now = perf_counter_ns()
+        span.duration += now - span.resumed
+        if span.target.capacity is not None:
+            span.share += span.target.capacity.leave(now, span.entered)
+
+    def end(self, span: CostSpan, result: object, error: BaseException | None) -> None:
+        """Close the call: the entry is on disk when this returns."""
+        self.pause(span)
+        probe = span.probe
+        self._describe(span)
+        cursor = span.args[0] if span.args else None
+        batch = probe.hook.batch
+        meters: dict[str, int | float | str] = {}
+        if batch is not None and (size := _size(_argument(span, batch))) is not None:
+            meters["batch_size"] = size
+            if size > 1 and span.statement is not None:
+                span.operation = f"BATCH {span.operation or span.statement.operation}".rstrip()
+        if error is None:
+            usage = probe.instrumentor.usage(cursor, result)
+            span.rows = usage.rows
+            span.vendor_id = usage.vendor_id
+            if usage.meters:
+                meters.update(usage.meters)
+            if probe.hook.lazy and probe.instrumentor.has_rows(cursor, result):
+                self._open(span, cursor)
+        else:
+            span.error = describe_error(error)
+        span.meters = meters or None
+        span.args, span.kwargs = (), {}  # the parameters are the program's, and not kept alive
+        span.done = not span.partial
+        self._write(span)
+
+    def delivered(self, span: CostSpan) -> None:
+        """Count one row that a generator is about to hand out; the first writes the entry."""
+        span.rows = (span.rows or 0) + 1
+        span.changed = True
+        if span.counted is None:
+            self._describe(span)
+            span.args, span.kwargs = (), {}
+            span.partial = True
+            self._write(span)
+
+    def fetched(
+        self, span: CostSpan, how: Fetch | None, result: Any, error: BaseException | None
+    ) -> None:
+        """Add what a fetch brought; complete the span when nothing is left."""
+        self.pause(span)
+        span.changed = True
+        if error is not None:
+            if how == "next" and isinstance(error, (StopIteration, StopAsyncIteration)):
+                self.complete(span, None)
+            else:
+                self.complete(span, error)
+            return
+        if how == "close":
+            self.complete(span, None, partial=True)
+            return
+        got = _rows_in(how, result)
+        span.rows = (span.rows if span.rows and span.rows > 0 else 0) + got
+        if how in ("all", "frame") or not got:
+            self.complete(span, None)
+
+    def complete(
+        self, span: CostSpan, error: BaseException | None, *, partial: bool = False
+    ) -> None:
+        """Write the last figures of a span, once; `partial` when rows were left unread."""
+        if span.done:
+            return
+        self.pause(span)
+        span.done = True
+        span.partial = partial
+        if span.cursor is not None:
+            cursor, span.cursor = span.cursor(), None
+            if cursor is not None and self.opened.get(id(cursor)) is span:
+                del self.opened[id(cursor)]
+        if error is not None:
+            span.error = describe_error(error)
+        if span.counted is None:
+            self._describe(span)
+            span.args, span.kwargs = (), {}
+        elif partial and not span.changed:
+            return  # what is on disk is already all that is known
+        self._write(span)
+
+    # -- results whose rows are still to come ---------------------------------------------------
+
+    def opened_by(self, cursor: object) -> CostSpan | None:
+        """Return the span whose rows `cursor` still has to bring."""
+        span = self.opened.get(id(cursor))
+        if span is None or span.cursor is None or span.cursor() is not cursor:
+            return None
+        return span
+
+    def _open(self, span: CostSpan, cursor: object) -> None:
+        key = id(cursor)
+
+        def dropped(_: object) -> None:
+            if self.opened.get(key) is span:
+                del self.opened[key]
+                try:
+                    self.complete(span, None, partial=True)
+                except Exception as error:  # noqa: BLE001  in a finaliser nobody could catch it
+                    swallow("a dropped cursor", error)
+
+        try:
+            span.cursor = ref(cursor, dropped)
+        except TypeError:
+            return  # cannot be followed: the span ends here, with what is known
+        span.partial = True
+        self.opened[key] = span
+
+    def _supersede(self, cursor: object) -> None:
+        """A cursor runs its next statement: the rows of the last one will never be read."""
+        span = self.opened_by(cursor)
+        if span is not None:
+            self.complete(span, None, partial=True)
+
+    # -- what a span says -----------------------------------------------------------------------
+
+    def _describe(self, span: CostSpan) -> None:
+        hook = span.probe.hook
+        statement: Statement | None = None
+        if hook.statement is not None:
+            query = _argument(span, hook.statement)
+            if query is not None:
+                statement, span.definition = self._statement(span, query)
+                span.statement = statement
+        span.operation = hook.operation
+        span.number = next(self._calls)
+        span.scope = scope = active_scope()
+        context = orchestrators.present()
+        commented = statement if statement is not None and statement.comment else None
+        key = (
+            (commented, context, None, None)
+            if not self.rules
+            else (commented, context, statement, span.target)
+        )
+        found = scope.resolved.get(key)
+        if found is None:
+            found = self._attribute(scope, key, statement, span)
+        span.attribution = found
+        span.parent = self._traceparent() if "opentelemetry.trace" in sys.modules else None
+
+    def _statement(self, span: CostSpan, query: Any) -> tuple[Statement | None, Definition | None]:
+        instrumentor = span.probe.instrumentor
+        if type(query) is not str:
+            query = instrumentor.text(query, span.args[0] if span.args else None)
+            if query is None:
+                return None, None
+        if len(query) > TEXT_LIMIT:
+            query = query[:TEXT_LIMIT]
+        key = (instrumentor.system, query)
+        known = self._statements.get(key)
+        if known is not None:
+            return known
+        statement = parse(query, instrumentor.system)
+        definition = self._fingerprints.get(statement.fingerprint)
+        if definition is None:
+            number = next(_numbers)
+            line = StatementLine(
+                number,
+                statement.fingerprint,
+                statement.operation,
+                statement.summary,
+                statement.text,
+            )
+            definition = Definition(number, seal(_encode(line)))
+            if len(self._fingerprints) >= MAX_STATEMENTS:
+                self._fingerprints.clear()
+            self._fingerprints[statement.fingerprint] = definition
+        if (
+            len(self._statements) >= MAX_STATEMENTS
+            or self._cached_text + len(query) > MAX_CACHED_TEXT
+        ):
+            self._statements.clear()
+            self._cached_text = 0
+        self._cached_text += len(query)
+        self._statements[key] = statement, definition
+        return statement, definition
+
+    def _target(self, probe: Probe, connection: object) -> Target:
+        instrumentor = probe.instrumentor
+        facts = instrumentor.resource(connection)
+        system = instrumentor.system_of(connection)
+        known = (system, instrumentor.name, facts)
+        target = self._known_targets.get(known)
+        if target is None:
+            number = next(_numbers)
+            line = ResourceLine(
+                number,
+                system,
+                instrumentor.name,
+                facts.address,
+                facts.port,
+                facts.namespace,
+                facts.service,
+            )
+            capacity = self.book.capacity_for(
+                system, facts.address, facts.port, facts.namespace, facts.service
+            )
+            target = Target(
+                system,
+                facts,
+                Definition(number, seal(_encode(line))),
+                capacity,
+                self._price(capacity) if capacity is not None else None,
+            )
+            if len(self._known_targets) >= MAX_STATEMENTS:
+                self._known_targets.clear()
+            self._known_targets[known] = target
+        key = id(connection)
+        try:
+            self._targets[key] = ref(connection, lambda _: self._targets.pop(key, None)), target
+        except TypeError:
+            pass  # a connection that cannot be followed is asked again each time
+        return target
+
+    def _price(self, capacity: Capacity) -> Definition:
+        known = self._prices.get(id(capacity))
+        if known is None:
+            number = next(_numbers)
+            line = capacity.line
+            known = Definition(
+                number,
+                seal(
+                    _encode(
+                        PriceLineRef(
+                            number,
+                            line.key,
+                            str(line.price),
+                            line.unit,
+                            line.currency,
+                            line.source,
+                            str(line.as_of),
+                            self.book.version,
+                        )
+                    )
+                ),
+            )
+            self._prices[id(capacity)] = known
+        return known
+
+    def _attribute(
+        self, scope: Scope, key: object, statement: Statement | None, span: CostSpan
+    ) -> Definition:
+        labels = overlay(self._sources(scope, statement, span))
+        content = tuple(sorted(labels.items()))
+        found = self._attributions.get(content)
+        if found is None:
+            number = next(_numbers)
+            found = Definition(number, seal(_encode(AttributionLine(number, labels))))
+            if len(self._attributions) >= MAX_ATTRIBUTIONS:
+                self._attributions.clear()
+            self._attributions[content] = found
+        if len(scope.resolved) >= MAX_ATTRIBUTIONS:
+            scope.resolved.clear()
+        scope.resolved[key] = found
+        return found
+
+    def _sources(
+        self, scope: Scope, statement: Statement | None, span: CostSpan
+    ) -> Iterator[tuple[str, Mapping[str, str]]]:
+        """Yield what each source says, strongest first."""
+        yield "scope", scope.labels
+        if statement is not None and statement.comment:
+            comment = dict(statement.comment)
+            yield comment.pop("rule", "comment"), comment
+        context = orchestrators.present()
+        if context is not None:
+            yield context.rule, context.labels
+        yield "environment", self.labels
+        for rule in self.rules:
+            if rule.matches(span.target.system, span.target.resource, statement):
+                yield f"rule:{rule.name}", rule.labels
+
+    def _traceparent(self) -> str | None:
+        """Return the current OpenTelemetry span as a W3C traceparent, or None."""
+        from opentelemetry.trace import get_current_span
+
+        context = get_current_span().get_span_context()
+        known, text = self._parent
+        if known is context:
+            return text
+        text = (
+            f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+            if context.is_valid
+            else None
+        )
+        self._parent = context, text
+        return text
+
+    # -- the entry ------------------------------------------------------------------------------
+
+    def _write(self, span: CostSpan) -> None:
+        target = span.target
+        capacity, price, definition = target.capacity, target.price, span.definition
+        amount: str | None = None
+        units = 0
+        if capacity is not None:
+            amount = capacity.amount(span.share)
+            units = capacity.units(span.share)
+        elapsed = span.ended - span.started
+        line = seal(
+            _encode(
+                EntryLine(
+                    n=span.number,
+                    t=span.started_at,
+                    d=span.duration,
+                    r=target.definition.number,
+                    a=span.attribution.number,
+                    s=definition.number if definition is not None else 0,
+                    o=span.operation,
+                    w=span.rows,
+                    u=span.meters,  # type: ignore[arg-type]
+                    f=span.share,
+                    m=amount,
+                    p=price.number if price is not None else 0,
+                    x=span.parent,
+                    e=span.error,
+                    v=span.revision,
+                    i=span.vendor_id,
+                    l=span.partial,
+                    y=elapsed if elapsed > span.duration else 0,
+                )
+            )
+        )
+        span.revision += 1
+        span.changed = False
+        definitions = [target.definition, span.attribution]
+        if definition is not None:
+            definitions.append(definition)
+        if price is not None:
+            definitions.append(price)
+        writer = self.writer
+        currency = capacity.currency if capacity is not None else None
+        with writer.lock:
+            writer.append(line, *definitions)
+            if span.counted is None:
+                for scope in span.scope.chain:
+                    scope.add(currency, units, 1, 0 if currency is not None else 1)
+            elif currency is not None:
+                for scope in span.scope.chain:
+                    scope.add(currency, units - span.counted[1], 0, 0)
+            span.counted = currency, units
+
+
+def describe_error(error: BaseException) -> tuple[str, str | None]:
+    """Return an exception's type and SQLSTATE, never its text: drivers put SQL into it."""
+    kind = type(error)
+    module = kind.__module__
+    name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return name, state if isinstance(state, str) else None
+
+
+def _argument(span: CostSpan, where: tuple[int, str]) -> Any:
+    position, name = where
+    if len(span.args) > position:
+        return span.args[position]
+    return span.kwargs.get(name)
+
+
+def _size(sequence: Any) -> int | None:
+    try:
+        return len(sequence)
+    except TypeError:
+        return None
+
+
+def _rows_in(how: Fetch | None, result: Any) -> int:
+    if result is None:
+        return 0
+    if how in ("one", "next"):
+        return 1
+    size = _size(result)
+    if size is None:
+        size = getattr(result, "num_rows", None)
+    return size if isinstance(size, int) else 1
+
+
+def _suppressed() -> bool:
+    from opentelemetry.context import get_value
+
+    return bool(get_value("suppress_instrumentation"))

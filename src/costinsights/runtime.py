@@ -1,0 +1,289 @@
+"""The one place that knows whether costinsights is switched on in this process, and with what."""
+
+from __future__ import annotations
+
+import os
+from _thread import RLock
+from typing import TYPE_CHECKING, Any
+
+from costinsights import config as configuration
+from costinsights.children import unwatch_children, watch_children
+from costinsights.guard import say, swallow
+from costinsights.plugins import INSTRUMENTORS, find
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from costinsights.background import Background
+    from costinsights.background import Followers as Following
+    from costinsights.config import Config
+    from costinsights.instrumentor import DBAPIInstrumentor
+    from costinsights.ledger.writer import Writer
+    from costinsights.recorder import Recorder
+
+
+class Runtime:
+    """What is switched on: made by `instrument`, ended by `uninstrument`."""
+
+    def __init__(self, config: Config, exporters: Sequence[Any]) -> None:
+        self.config = config
+        self.exporters = list(exporters)
+        self.process = os.urandom(10).hex()
+        self.pid = os.getpid()
+        self.instrumentors: dict[str, DBAPIInstrumentor] = {}
+        self.skipped: dict[str, str] = {}
+        """Plug-ins that could not be loaded, and why."""
+        self._lock = RLock()
+        self._recorder: Recorder | None = None
+        self._background: Background | None = None
+
+    def recorder(self) -> Recorder:
+        """Return the recorder; it is made when the first driver is hooked."""
+        with self._lock:
+            if self._recorder is None:
+                self._recorder = self._make()
+            return self._recorder
+
+    @property
+    def made(self) -> Recorder | None:
+        """The recorder, if a driver has been hooked yet."""
+        return self._recorder
+
+    def _make(self) -> Recorder:
+        from costinsights.pricing import PriceBook, PriceBookError
+        from costinsights.recorder import Recorder
+        from costinsights.tagging import tagger_for
+
+        config = self.config
+        try:
+            book = PriceBook.load(*config.price_books, capacities=config.capacities)
+        except PriceBookError as error:
+            say(f"costinsights: {error}; until that is mended no price is known")
+            book = PriceBook.load()
+        return Recorder(
+            self._writer(),
+            book,
+            labels=config.labels,
+            rules=config.rules,
+            tagger=tagger_for(config.tagging),
+        )
+
+    def _writer(self) -> Writer:
+        from costinsights.background import Background
+        from costinsights.ledger.writer import Writer
+
+        writer = Writer(
+            self.config.ledger, self.process, self._header, say, lambda: background.start()
+        )
+        self._background = background = Background(writer, lambda: self._followers(writer))
+        return writer
+
+    def _followers(self, writer: Writer) -> Following:
+        from costinsights.followers import Followers
+
+        return Followers(self.config, self.exporters, writer)
+
+    def _header(self) -> bytes:
+        import socket
+        from time import time_ns
+
+        import msgspec
+
+        from costinsights import __version__
+        from costinsights.ledger.seal import seal
+        from costinsights.records import HeaderLine
+
+        line = HeaderLine(
+            1,
+            self.process,
+            self.config.service,
+            socket.gethostname(),
+            os.getpid(),
+            time_ns(),
+            __version__,
+        )
+        return seal(msgspec.json.encode(line))
+
+    def flush(self, timeout: float) -> bool:
+        """Sync the ledger and have it exported; tell whether that was done in time."""
+        background = self._background
+        return True if background is None else background.flush(timeout)
+
+    def close(self) -> None:
+        """End the background work and the segment. What comes later opens a new one."""
+        if self._background is not None:
+            self._background.close()
+        if self._recorder is not None:
+            self._recorder.writer.close()
+
+    def forked(self) -> None:
+        """Begin anew in a forked child, as a process of its own."""
+        self.process = os.urandom(10).hex()
+        self.pid = os.getpid()
+        self._lock = RLock()
+        if self._recorder is not None:
+            self._recorder.writer.abandon()
+            self._recorder.forked(self._writer())
+
+
+_lock = RLock()
+_runtime: Runtime | None = None
+_registered = False
+
+
+def active() -> Runtime | None:
+    """Return what is switched on in this process, or None."""
+    return _runtime
+
+
+def instrument(
+    *names: str,
+    ledger: str | os.PathLike[str] | None = None,
+    exporters: Iterable[Any] | str | None = None,
+    attribution: Any = None,
+    tagging: str | None = None,
+    price_book: Any = None,
+    config: Any = None,
+) -> None:
+    """Switch costinsights on: every statement of the drivers becomes a durable, priced record.
+
+    Args:
+        names: The instrumentors to use; none means every installed one whose driver the program
+            imports, now or later.
+        ledger: The folder of the ledger. Default: ``COSTINSIGHTS_LEDGER``, the configuration
+            file, or ``~/.local/state/costinsights/ledger``.
+        exporters: Names of exporters, or exporter objects. Default: the configuration, else
+            ``otel`` where the program has an OpenTelemetry provider, else none.
+        attribution: Labels for every call of this process, and rules (docs/attribution.md).
+        tagging: ``"off"`` (the default), ``"native"`` or ``"comment"`` (docs/attribution.md).
+        price_book: A price file, or several, that override and add to the built-in prices.
+        config: A configuration file, or a mapping like one. Default: ``COSTINSIGHTS_CONFIG``,
+            ``costinsights.toml`` or ``[tool.costinsights]`` in ``pyproject.toml``.
+
+    Calling it again changes nothing but to add the named instrumentors. With
+    ``COSTINSIGHTS_DISABLED=true`` or ``OTEL_SDK_DISABLED=true`` it does nothing at all.
+
+    Raises:
+        costinsights.NotEnabled: an instrumentor named here cannot work; the text says what to do.
+            Mistakes in the configuration are never raised, but logged once.
+    """
+    if configuration.is_disabled():
+        return
+    global _runtime
+    with _lock:
+        runtime = _runtime
+        if runtime is None:
+            names_of, objects = _sorted_out(exporters)
+            settings = configuration.load(
+                ledger=None if ledger is None else os.fspath(ledger),
+                exporters=names_of,
+                attribution=attribution,
+                tagging=tagging,
+                price_book=price_book,
+                config=config,
+            )
+            for problem in settings.problems:
+                say(f"costinsights: {problem}")
+            runtime = Runtime(settings, objects)
+            _register()
+        _switch_on(runtime, names)
+        watch_children()
+        _runtime = runtime
+
+
+def uninstrument() -> None:
+    """Switch costinsights off: every patched attribute is again what it was."""
+    global _runtime
+    with _lock:
+        runtime, _runtime = _runtime, None
+        if runtime is None:
+            return
+        for instrumentor in runtime.instrumentors.values():
+            instrumentor.uninstrument()
+        unwatch_children()
+        runtime.close()
+
+
+def flush(timeout: float = 10.0) -> bool:
+    """Bring the ledger to the disk and have it exported; False when `timeout` seconds are over."""
+    runtime = _runtime
+    return True if runtime is None else runtime.flush(timeout)
+
+
+# One instrumentor object a plug-in and process, kept over switching off: one of its wrappers may
+# have to stay below somebody else's, and is then used again.
+_instrumentors: dict[str, DBAPIInstrumentor] = {}
+
+
+def _switch_on(runtime: Runtime, names: Sequence[str]) -> None:
+    from costinsights.instrumentor import NotEnabled
+
+    plugins = find(INSTRUMENTORS)
+    disabled = runtime.config.disabled_instrumentors
+    for name in names:
+        if name not in plugins:
+            known = ", ".join(sorted(plugins)) or "none is installed"
+            raise NotEnabled(f"there is no instrumentor {name!r}; known are: {known}")
+    for name in names or plugins:
+        if not names and (name in disabled or "*" in disabled):
+            runtime.skipped[name] = "disabled by the configuration"
+            continue
+        if name in runtime.instrumentors:
+            continue
+        try:
+            instrumentor = _instrumentors.get(name)
+            if instrumentor is None:
+                instrumentor = _instrumentors[name] = plugins[name].load()()
+            instrumentor.instrument(runtime.recorder, explicit=bool(names))
+        except NotEnabled:
+            raise
+        except Exception as error:
+            runtime.skipped[name] = f"{type(error).__name__}: {error}"
+            if names:
+                raise NotEnabled(f"the instrumentor {name!r} does not load: {error}") from error
+            swallow(f"instrumentor {name}", error)
+        else:
+            runtime.instrumentors[name] = instrumentor
+
+
+def _sorted_out(
+    exporters: Iterable[Any] | str | None,
+) -> tuple[tuple[str, ...] | None, list[Any]]:
+    """Separate exporters given by name from those given as objects."""
+    if exporters is None:
+        return None, []
+    given = [exporters] if isinstance(exporters, str) else list(exporters)
+    names = tuple(item for item in given if isinstance(item, str))
+    return names, [item for item in given if not isinstance(item, str)]
+
+
+def _register() -> None:
+    global _registered
+    if _registered:
+        return
+    _registered = True
+    import atexit
+
+    atexit.register(_at_exit)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _at_exit() -> None:
+    if _runtime is not None:
+        try:
+            _runtime.close()
+        except Exception as error:  # noqa: BLE001  the program's exit goes on
+            swallow("exit", error)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = RLock()
+    if _runtime is not None:
+        try:
+            _runtime.forked()
+        except Exception as error:  # noqa: BLE001  the child must live
+            swallow("fork", error)
+
+
