@@ -1,0 +1,1 @@
+"""Tests; see CONTRIBUTING.md for how they are arranged and what they need."""

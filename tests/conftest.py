@@ -1,0 +1,105 @@
+"""What every test runs in: a fixed environment, no network, and real servers on request."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests import backends, network
+from tests.backends import Server, unavailable
+from tests.processes import Unavailable
+
+if TYPE_CHECKING:
+    import contextlib
+    from collections.abc import Iterator
+
+# What would make the same test pass here and fail there: our settings and OpenTelemetry's, those of
+# the orchestrators that attribution reads, those of the drivers, and how a terminal looks.
+FOREIGN_SETTINGS = (
+    "COSTINSIGHTS_",
+    "OTEL_",
+    "AIRFLOW_",
+    "DAGSTER_",
+    "PREFECT_",
+    "DBT_",
+    "DD_",
+    "PG",
+    "MYSQL_",
+    "MARIADB_",
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+    "PYTHONWARNINGS",
+    "PYTHONDONTWRITEBYTECODE",
+    "XDG_",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "CLICOLOR",
+    "COLUMNS",
+    "LINES",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fix the environment before any test module is imported."""
+    for name in [name for name in os.environ if name.startswith(FOREIGN_SETTINGS)]:
+        del os.environ[name]
+    home = tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True)
+    config.add_cleanup(home.cleanup)
+    os.environ.update(
+        HOME=home.name,  # default ledgers, and drivers' password files, are nobody's
+        TZ="Asia/Kathmandu",  # UTC+05:45: what takes local time for UTC is wrong by a strange amount
+        LC_ALL="C.UTF-8",
+        # `costinsights`, `python`, `opentelemetry-instrument` are those of this environment.
+        PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        **network.PROXIES,
+    )
+    network.guard()
+
+
+@pytest.fixture(autouse=True)
+def fixed_environment() -> Iterator[None]:
+    """A variable that a test sets is gone after it."""
+    before = dict(os.environ)
+    yield
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+    os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """Fail a test during which anything tried to reach another machine."""
+    yield
+    attempts = network.refused()
+    if attempts:
+        pytest.fail(f"reached for another machine: {', '.join(attempts)}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, the same for the whole session."""
+    yield from _session("PostgreSQL", backends.postgres())
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[Server]:
+    """A MariaDB server, the same for the whole session."""
+    yield from _session("MariaDB", backends.mariadb())
+
+
+def _session(name: str, source: contextlib.AbstractContextManager[Server]) -> Iterator[Server]:
+    try:
+        server = source.__enter__()
+    except Unavailable as reason:
+        unavailable(name, reason)
+    try:
+        network.allow(server.host)
+        yield server
+    finally:
+        source.__exit__(None, None, None)
