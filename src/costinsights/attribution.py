@@ -76,11 +76,12 @@ class Scope:
         self.unknown = 0
         self._units: dict[str, int] = {}
 
-    def add(self, currency: str | None, units: int, calls: int, unknown: int) -> None:
+    def add(self, currency: str | None, units: int, calls: int) -> None:
         """Count a call, or with ``calls=0`` a later figure of one; `units` of 10⁻¹⁵ currency."""
         self.calls += calls
-        self.unknown += unknown
-        if currency is not None:
+        if currency is None:
+            self.unknown += calls
+        else:
             self._units[currency] = self._units.get(currency, 0) + units
 
     def cost(self) -> Cost:
@@ -187,7 +188,7 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
 
             @wraps(function)
             async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with attribute(**labels):  # type: ignore[arg-type]
+                with attribute(**labels):
                     return await target(*args, **kwargs)
 
         elif isasyncgenfunction(function):
@@ -210,7 +211,7 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
 
             @wraps(function)
             def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with attribute(**labels):  # type: ignore[arg-type]
+                with attribute(**labels):
                     return target(*args, **kwargs)
 
         return cast("Callable[P, R]", wrapper)

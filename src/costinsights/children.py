@@ -42,7 +42,7 @@ def unwatch_children() -> None:
 
 def _wrap(module: ModuleType) -> None:
     global _original
-    popen: Any = module.Popen  # type: ignore[attr-defined]
+    popen: Any = module.Popen
     if _original is not None:
         return
     _original = original = popen.__init__

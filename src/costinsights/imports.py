@@ -76,7 +76,7 @@ def when_imported(name: str, function: Callable[[ModuleType], None]) -> None:
     if function not in watchers:
         watchers.append(function)
     if _finder not in sys.meta_path:
-        sys.meta_path.insert(0, _finder)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _finder)
     module = sys.modules.get(name)
     # One that is still being executed reports itself when it is done.
     if module is not None and not getattr(module.__spec__, "_initializing", False):
@@ -91,4 +91,4 @@ def forget(function: Callable[[ModuleType], None]) -> None:
         if not watchers:
             del _watched[name]
     if not _watched and _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)  # type: ignore[arg-type]
+        sys.meta_path.remove(_finder)

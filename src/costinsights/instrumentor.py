@@ -8,6 +8,7 @@ An instrumentor is one flat file. Its docstring is its user documentation; its c
 from __future__ import annotations
 
 import sys
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from costinsights.guard import say, swallow
@@ -70,6 +71,11 @@ class DBAPIInstrumentor:
         self.missed: list[str] = []
         """Targets that this version of the driver does not have."""
         self._watching: list[Callable[[ModuleType], None]] = []
+        kind = type(self)
+        self.counts_rows = kind.usage is DBAPIInstrumentor.usage
+        """Whether `usage` is the default, which the recorder then need not call."""
+        if kind.connection_of is DBAPIInstrumentor.connection_of and self.connection:
+            self.connection_of = attrgetter(self.connection)  # type: ignore[method-assign]
 
     def recorder(self) -> Recorder | None:
         """Return the recorder that hooks report to, or None when switched off."""
@@ -152,10 +158,9 @@ class DBAPIInstrumentor:
 
     def _hook(self, hook: Hook) -> None:
         module, _, path = hook.target.partition(":")
-        current: Any = sys.modules[module]
-        for part in path.split("."):
-            owner, current = current, getattr(current, part)
-        here = vars(owner).get(path.rpartition(".")[2], current)
+        owners, _, name = path.rpartition(".")
+        owner = follow(sys.modules[module], owners) if owners else sys.modules[module]
+        here = vars(owner).get(name, getattr(owner, name))
         probe = probe_of(here, self.name)
         if probe is not None and probe.hook == hook:
             probe.recorder = self.recorder()  # ours is there already: a reload, or a second tool
@@ -188,7 +193,7 @@ class DBAPIInstrumentor:
 
     def connection_of(self, instance: Any) -> Any:
         """Return the connection behind the object whose method was called."""
-        return follow(instance, self.connection) if self.connection else instance
+        return attrgetter(self.connection)(instance) if self.connection else instance
 
     def system_of(self, connection: Any) -> str:
         """Return the system; one driver may speak to several (MySQL and MariaDB)."""
@@ -210,10 +215,10 @@ class DBAPIInstrumentor:
             namespace=_text(namespace) or None,
         )
 
-    def usage(self, cursor: Any, result: Any) -> Usage:
-        """Return what the finished call used. By default the cursor's ``rowcount``."""
-        rows = getattr(cursor, "rowcount", None)
-        return Usage(rows if isinstance(rows, int) and rows >= 0 else None)
+    def usage(self, cursor: Any, result: Any) -> Usage | None:
+        """Return what the finished call used, or None. By default the cursor's ``rowcount``."""
+        rows = getattr(cursor, "rowcount", -1)
+        return Usage(rows) if rows.__class__ is int and rows >= 0 else None
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """Tell whether a lazy call left rows to fetch. By default: the cursor is described."""

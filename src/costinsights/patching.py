@@ -16,7 +16,7 @@ from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.steps import stepped, stepped_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.recorder import Recorder
@@ -46,6 +46,8 @@ class Hook(NamedTuple):
     operation: str | None = None
     lazy: bool = False
     fetch: Fetch | None = None
+    leaf: bool = False
+    """The callable calls no other hooked one, so nothing need be remembered while it runs."""
     optional: bool = False
     """The callable is not in every supported version of the library."""
 
@@ -53,12 +55,14 @@ class Hook(NamedTuple):
 class Probe:
     """A hook at work. With `recorder` None its wrapper only calls through."""
 
-    __slots__ = ("hook", "instrumentor", "name", "recorder")
+    __slots__ = ("connection_of", "counts_rows", "hook", "instrumentor", "name", "recorder")
 
     def __init__(self, hook: Hook, instrumentor: DBAPIInstrumentor) -> None:
         self.hook = hook
         self.instrumentor = instrumentor
         self.name = instrumentor.name
+        self.connection_of = instrumentor.connection_of
+        self.counts_rows = instrumentor.counts_rows
         self.recorder: Recorder | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CostSpan | None:
@@ -145,7 +149,8 @@ class Probe:
         if recorder is None or recorder.tagger is None:
             return args, kwargs
         try:
-            return recorder.tagger(self, args, kwargs)
+            changed: tuple[tuple[Any, ...], dict[str, Any]] = recorder.tagger(self, args, kwargs)
+            return changed
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(self.hook.target, ours)
             return args, kwargs
@@ -171,23 +176,35 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
     kind = probe.hook.kind
 
     if kind == "call":
+        target, leaf = probe.hook.target, probe.hook.leaf
 
+        # Written out, where the other kinds call `begin` and `end`: this is the hot path.
         def call(*args: Any, **kwargs: Any) -> Any:
             recorder = probe.recorder
             if recorder is None or (other := held()) is name or other is SUPPRESSED:
                 return function(*args, **kwargs)
-            token = hold(name)
-            span = begin(args, kwargs)
+            token = None if leaf else hold(name)
+            try:
+                span = recorder.begin(probe, args, kwargs)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target, ours)
+                span = None
             try:
                 if recorder.tagger is not None:
                     args, kwargs = tagged(args, kwargs)
                 result = function(*args, **kwargs)
             except BaseException as error:
-                release(token)
+                if token is not None:
+                    release(token)
                 end(span, None, error)
                 raise
-            release(token)
-            end(span, result)
+            if token is not None:
+                release(token)
+            if span is not None:
+                try:
+                    recorder.end(span, result, None)
+                except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                    swallow(target, ours)
             return result
 
         return call
@@ -216,7 +233,7 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
     if kind == "generator":
 
-        def generate(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
                 return (yield from function(*args, **kwargs))
             args, kwargs = tagged(args, kwargs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from weakref import ref
 
     from costinsights.attribution import Scope
@@ -24,8 +23,8 @@ class CostSpan:
     recorder: Recorder
     probe: Probe
     target: Target
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
+    args: tuple[Any, ...] | None
+    kwargs: dict[str, Any] | None
     started_at: int
     """Wall clock at the start, since the epoch."""
     started: int
@@ -43,17 +42,24 @@ class CostSpan:
     rows: int | None = None
     statement: Statement | None = None
     definition: Definition | None = None
-    operation: str | None = None
     attribution: Definition
     scope: Scope
     parent: str | None = None
-    meters: Mapping[str, int | float | str] | None = None
-    vendor_id: str | None = None
-    error: tuple[str, str | None] | None = None
+    rare: bool = False
+    """It has one of: a parent, a revision, rows unread, `extra`."""
+    extra: dict[str, Any] | None = None
+    """What few calls have, under the names of `records.EntryLine`: u, o, e, i."""
     cursor: ref[Any] | None = None
     done: bool = False
     partial: bool = False
-    counted: tuple[str | None, int] | None = None
-    """What the scopes have been told: currency and 10⁻¹⁵ units, None before the first entry."""
+    counted: int | None = None
+    """The 10⁻¹⁵ units that the scopes have been told, None before the first entry."""
     changed: bool = False
     """Something is known now that the last entry does not say."""
+
+    def note(self, name: str, value: object) -> None:
+        """Keep one of the rare fields for the entry."""
+        self.rare = True
+        if self.extra is None:
+            self.extra = {}
+        self.extra[name] = value

@@ -6,6 +6,7 @@ a follower, a report and ``costinsights ledger cat`` are one piece of code.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
@@ -34,11 +35,6 @@ from costinsights.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  Windows
-    fcntl = None  # type: ignore[assignment]
-
 CHUNK = 1 << 20
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _decode = msgspec.json.Decoder(Line).decode
@@ -61,8 +57,6 @@ def segments(directory: str) -> list[str]:
 
 def is_live(path: str) -> bool:
     """Tell whether the process that writes this segment still holds it."""
-    if fcntl is None:
-        return False
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:
@@ -143,7 +137,7 @@ class SegmentReader:
             self.torn += 1
             return None
         try:
-            line = _decode(raw)
+            line: Line = _decode(raw)
         except msgspec.MsgspecError:
             self.torn += 1
             return None

@@ -10,6 +10,7 @@ that wait in memory, bounded, for a disk that refused them.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import threading
@@ -21,11 +22,6 @@ from costinsights.ledger.seal import seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  Windows: no lock tells the living from the dead
-    fcntl = None  # type: ignore[assignment]
 
 SEGMENTS = "segments"
 ROTATE_BYTES = 64 * 1024 * 1024
@@ -110,10 +106,12 @@ class Writer:
         self._begun = begun
         self._fd = -1
         self._seen: set[int] = set()
+        # Sets of definitions that the open segment has; empty when none is open.
+        self._complete: set[object] = set()
         self._size = 0
         self._opened_at = 0
         self._torn = False
-        self._held: deque[tuple[bytes, tuple[Definition, ...]]] = deque()
+        self._held: deque[tuple[bytes, tuple[Definition | None, ...]]] = deque()
         self._retry_at = 0
         self._unsaid: dict[str, int] = {}
         self._failing = False
@@ -123,22 +121,53 @@ class Writer:
         """Entries that wait in memory for the disk."""
         return len(self._held)
 
-    def append(self, line: bytes, *definitions: Definition) -> None:
-        """Write one entry, and first the definitions that this segment has not seen yet."""
-        with self.lock:
-            self.made += 1
-            if self._failing and monotonic_ns() < self._retry_at:
-                self._hold(line, definitions)
-                return
-            try:
-                if self._failing or self._held:
-                    self._recover()
-                self._write(line, definitions)
-            except OSError as error:
-                self._failed(error)
-                self._hold(line, definitions)
-            else:
-                self.written += 1
+    def append(
+        self, line: bytes, key: object, definitions: tuple[Definition | None, ...]
+    ) -> None:
+        """Write one entry, and before it the definitions that this segment has not seen yet.
+
+        `key` stands for the set of `definitions`: one look-up tells that all of them are known.
+        The caller holds `lock`.
+        """
+        self.made += 1
+        if key not in self._complete:
+            self._append_carefully(line, key, definitions)
+            return
+        # The usual case, kept short: the segment is open and has all the definitions.
+        try:
+            count = os.write(self._fd, line)
+        except OSError as error:
+            self._failed(error)
+            self._hold(line, definitions)
+            return
+        self._size += count
+        if count != len(line):
+            self._torn = True
+            self._complete = set()  # the next entry takes the careful way
+            self._hold(line, definitions)
+            return
+        self.written += 1
+        self.dirty = True
+        if self._size >= ROTATE_BYTES:
+            self._close()
+
+    def _append_carefully(
+        self, line: bytes, key: object, definitions: tuple[Definition | None, ...]
+    ) -> None:
+        if self._failing and monotonic_ns() < self._retry_at:
+            self._hold(line, definitions)
+            return
+        try:
+            if self._failing or self._held:
+                self._recover()
+            self._write(line, definitions)
+        except OSError as error:
+            self._failed(error)
+            self._hold(line, definitions)
+            return
+        self.written += 1
+        if self._fd >= 0:
+            self._complete.add(key)
 
     def tick(self) -> None:
         """Do, off the caller's thread, what need not be done at once: fsync, retry, rotate."""
@@ -194,14 +223,15 @@ class Writer:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1
+        self._complete = set()
 
     # -- the file -------------------------------------------------------------------------------
 
-    def _write(self, line: bytes, definitions: Sequence[Definition]) -> None:
+    def _write(self, line: bytes, definitions: Sequence[Definition | None]) -> None:
         if self._fd < 0:
             self._open()
         seen = self._seen
-        new = [known for known in definitions if known.number not in seen]
+        new = [known for known in definitions if known is not None and known.number not in seen]
         data = b"".join([*[known.line for known in new], line]) if new else line
         self._put(data)
         for known in new:
@@ -238,11 +268,13 @@ class Writer:
         self.path, self._fd = path, fd
         self._size, self._opened_at, self._torn = 0, time_ns(), False
         self._seen = set()
+        self._complete = set()
         self._put(header)
         self._begun()
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
+        self._complete = set()
         if fd >= 0:
             try:
                 os.fdatasync(fd)
@@ -258,6 +290,7 @@ class Writer:
             if found.st_nlink or not found.st_size:
                 return
             old, size, sent = self._fd, found.st_size, 0
+            seen, complete = self._seen, self._complete
             self._fd = -1
             try:
                 self._open()
@@ -265,6 +298,7 @@ class Writer:
                 while sent < size and (part := os.pread(old, 1 << 20, sent)):
                     self._put(part)
                     sent += len(part)
+                self._seen, self._complete = seen, complete
             finally:
                 os.close(old)
         except OSError as error:
@@ -272,7 +306,7 @@ class Writer:
 
     # -- when the disk refuses ------------------------------------------------------------------
 
-    def _hold(self, line: bytes, definitions: tuple[Definition, ...]) -> None:
+    def _hold(self, line: bytes, definitions: tuple[Definition | None, ...]) -> None:
         self._held.append((line, definitions))
         if len(self._held) > MAX_HELD:
             self._held.popleft()
@@ -284,6 +318,7 @@ class Writer:
 
     def _failed(self, error: OSError) -> None:
         self._retry_at = monotonic_ns() + RETRY_NS
+        self._complete = set()
         if not self._failing:
             self._failing = True
             self._say(
@@ -320,8 +355,6 @@ class Writer:
 
 
 def _raise_high(fd: int) -> int:
-    if fcntl is None:
-        return fd
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
     except OSError:
@@ -332,8 +365,6 @@ def _raise_high(fd: int) -> int:
 
 def _claim(fd: int) -> None:
     """Hold the segment for as long as this process lives: that is how others know it does."""
-    if fcntl is None:
-        return
     for _ in range(20):  # a reader that looks whether we live holds the lock for microseconds
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
