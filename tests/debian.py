@@ -15,7 +15,8 @@ from pathlib import Path
 
 from tests.processes import Unavailable
 
-# Read on import: tests get a home of their own (conftest.py), the cache stays in the user's.
+# Read on import: conftest.py gives tests a home of their own, and no way out to the network.
+ENVIRONMENT = dict(os.environ)
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "costinsights"
 TOOLS = ("apt-get", "dpkg")
 
@@ -26,7 +27,7 @@ def unpacked(*packages: str) -> Path:
     Raises `Unavailable` where Debian's packages cannot be had.
     """
     target = CACHE / f"{packages[0]}-{platform.machine()}"
-    if target.is_dir():
+    if _is_there(target):
         return target
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
@@ -40,7 +41,7 @@ def unpacked(*packages: str) -> Path:
             root.chmod(0o755)
             root.rename(target)
     except OSError as error:
-        if not target.is_dir():  # else another run was first
+        if not _is_there(target):  # else another run was first
             raise Unavailable(f"cannot unpack packages in {CACHE}: {error}") from error
     return target
 
@@ -49,6 +50,13 @@ def library_path(root: Path) -> str:
     """`LD_LIBRARY_PATH` for programs unpacked in `root`."""
     folders = (*root.glob("lib/*-linux-*"), *root.glob("usr/lib/*-linux-*"))
     return os.pathsep.join(str(folder) for folder in folders)
+
+
+def _is_there(directory: Path) -> bool:
+    try:
+        return directory.is_dir()
+    except PermissionError:  # below somebody else's home
+        return False
 
 
 def _download(scratch: Path, packages: tuple[str, ...]) -> list[Path]:
@@ -60,6 +68,7 @@ def _download(scratch: Path, packages: tuple[str, ...]) -> list[Path]:
         "--quiet=2",
         *("-o", "Debug::NoLocking=true"),  # the locks are root's, and nothing shared is touched
         *("-o", "APT::Sandbox::User="),
+        *("-o", "APT::Update::Error-Mode=any"),  # or a failed update would go unnoticed
         *("-o", f"Dir::State={scratch / 'state'}"),
         *("-o", f"Dir::Cache={scratch / 'cache'}"),
         *("-o", "Dir::State::status=/var/lib/dpkg/status"),
@@ -71,10 +80,13 @@ def _download(scratch: Path, packages: tuple[str, ...]) -> list[Path]:
         *("--yes", "--download-only", "--reinstall", "--no-install-recommends"),
         *packages,
     )
-    return sorted(archives.glob("*.deb"))
+    found = sorted(archives.glob("*.deb"))
+    if len(found) < len(packages):
+        raise Unavailable(f"apt-get fetched {len(found)} of {' and '.join(packages)}")
+    return found
 
 
 def _run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"{command[0]}: {' | '.join(done.stderr.strip().splitlines()[-3:])}")

@@ -35,8 +35,8 @@ class Account:
 
     def run(self, *command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> None:
         """Run `command` to its end; raises `Unavailable` with its last words when it fails."""
-        process = self._start(command, cwd, env, subprocess.PIPE)
-        output, _ = process.communicate()
+        with self._start(command, cwd, env, subprocess.PIPE) as process:
+            output, _ = process.communicate()
         if process.returncode:
             name = Path(command[0]).name
             raise Unavailable(f"{name} ended with {process.returncode}: {_tail(output)}")
@@ -108,17 +108,18 @@ def workspace(account: Account, prefix: str) -> Generator[Path]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def within_reach(installation: Path, account: Account, directory: Path) -> Path:
-    """`installation`, or a copy of it below `directory` when `account` cannot reach it.
+def within_reach(account: Account, directory: Path, tree: Path, *beside: Path) -> Path:
+    """`tree`, or a copy of it, with what stands `beside` it, below `directory`.
 
     An environment below /root is closed to the account that has to run the server in it.
     """
-    if account.reaches(installation):
-        return installation
-    copy = directory / installation.name
-    shutil.copytree(installation, copy, symlinks=True)
-    account.own(copy)
-    return copy
+    if account.reaches(tree):
+        return tree
+    for source in (tree, *filter(Path.is_dir, beside)):
+        copy = directory / source.name
+        shutil.copytree(source, copy, symlinks=True)
+        account.own(copy)
+    return directory / tree.name
 
 
 def free_port() -> int:
