@@ -22,7 +22,7 @@ START_SECONDS = 60
 STOP_SECONDS = 30
 
 
-class Unavailable(Exception):  # noqa: N818 - a state of the machine, not a mistake in the tests
+class Unavailable(Exception):
     """A server cannot be had this way; the message says why."""
 
 
