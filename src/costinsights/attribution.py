@@ -8,9 +8,11 @@ rules of the configuration. The record says which of them decided, in `rule`.
 from __future__ import annotations
 
 import os
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+
+from costinsights.guard import busy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +26,6 @@ R = TypeVar("R")
 # 15 decimals: what amounts are counted in. See costinsights.pricing.Capacity.
 UNITS_PER_CURRENCY = 10**15
 CONTEXT_VARIABLE = "COSTINSIGHTS_CONTEXT"
-LABELS_VARIABLE = "COSTINSIGHTS_LABELS"
 MAX_LABELS = 32
 MAX_VALUE = 256
 
@@ -61,28 +62,25 @@ class Cost(NamedTuple):
 
 
 class Scope:
-    """Labels that hold for the calls made inside, and the sum of what those calls cost."""
+    """Labels that hold for the calls made inside, and the sums of what those calls cost."""
 
-    __slots__ = ("_units", "calls", "chain", "labels", "parent", "resolved", "unknown")
+    __slots__ = ("calls", "chain", "labels", "opener", "parent", "resolved", "units", "unknown")
 
-    def __init__(self, labels: Mapping[str, str], parent: Scope | None) -> None:
+    def __init__(
+        self, labels: Mapping[str, str], parent: Scope | None, opener: object = None
+    ) -> None:
         self.labels: dict[str, str] = {**parent.labels, **labels} if parent else dict(labels)
         self.parent = parent
+        self.opener = opener
         # This scope and those around it, for adding a call's cost to each.
         self.chain: tuple[Scope, ...] = (self, *parent.chain) if parent else (self,)
         # The recorder's cache of finished attributions; it dies with the scope.
         self.resolved: dict[object, Any] = {}
+        # What the recorder adds to under the ledger's lock: calls, those without a price, and
+        # the known costs in 10⁻¹⁵ of each currency.
         self.calls = 0
         self.unknown = 0
-        self._units: dict[str, int] = {}
-
-    def add(self, currency: str | None, units: int, calls: int) -> None:
-        """Count a call, or with ``calls=0`` a later figure of one; `units` of 10⁻¹⁵ currency."""
-        self.calls += calls
-        if currency is None:
-            self.unknown += calls
-        else:
-            self._units[currency] = self._units.get(currency, 0) + units
+        self.units: dict[str, int] = {}
 
     def cost(self) -> Cost:
         """Return the cost of the calls so far."""
@@ -91,7 +89,7 @@ class Scope:
         known = self.calls - self.unknown
         return Cost(
             amounts={
-                currency: Decimal(units).scaleb(-15) for currency, units in self._units.items()
+                currency: Decimal(units).scaleb(-15) for currency, units in self.units.items()
             },
             calls=self.calls,
             unknown=self.unknown,
@@ -142,7 +140,7 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
             cursor.execute("SELECT ...")
     """
 
-    __slots__ = ("_entered", "_labels")
+    __slots__ = ("_labels",)
 
     def __init__(
         self,
@@ -156,12 +154,10 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
     ) -> None:
         known = {"asset": asset, "partition": partition, "job": job, "run": run, "team": team}
         self._labels = clean_labels({**known, **labels})
-        # A stack, because one object may be entered again inside itself (recursion).
-        self._entered: list[Token[Scope | None]] = []
 
     def __enter__(self) -> Scope:
-        scope = Scope(self._labels, active_scope())
-        self._entered.append(_scope.set(scope))
+        scope = Scope(self._labels, active_scope(), self)
+        _scope.set(scope)
         return scope
 
     def __exit__(
@@ -170,55 +166,49 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        token = self._entered.pop()
-        try:
-            _scope.reset(token)
-        except ValueError:
-            # Entered in one context and left in another (a fixture, a generator run by several
-            # tasks): there is nothing of ours to take back here.
-            pass
+        # The innermost scope of ours: one object may be entered again inside itself (recursion),
+        # and by several threads and tasks at once. Where there is none it was entered in one
+        # context and is left in another (a fixture, a generator): nothing is to be taken back.
+        for scope in active_scope().chain:
+            if scope.opener is self:
+                _scope.set(scope.parent)
+                break
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """Return `function` with each of its calls inside a scope of its own."""
         from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 
-        labels = self._labels
         target = cast("Callable[..., Any]", function)
-        wrapper: Callable[..., Any]
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return target(*args, **kwargs)
+
+        async def await_(*args: Any, **kwargs: Any) -> Any:
+            with self:
+                return await target(*args, **kwargs)
+
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            from costinsights.steps import stepped
+
+            return (yield from stepped(target(*args, **kwargs), _Step(self._labels)))
+
+        wrapper: Callable[..., Any] = call
         if iscoroutinefunction(function):
-
-            @wraps(function)
-            async def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with attribute(**labels):
-                    return await target(*args, **kwargs)
-
-        elif isasyncgenfunction(function):
-
-            @wraps(function)
-            def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                from costinsights.steps import stepped_async
-
-                return stepped_async(target(*args, **kwargs), _Step(labels))
-
+            wrapper = await_
         elif isgeneratorfunction(function):
+            wrapper = generate
+        elif isasyncgenfunction(function):
+            from costinsights.steps import stepping_async
 
-            @wraps(function)
-            def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                from costinsights.steps import stepped
-
-                return (yield from stepped(target(*args, **kwargs), _Step(labels)))
-
-        else:
-
-            @wraps(function)
-            def wrapper(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with attribute(**labels):
-                    return target(*args, **kwargs)
-
-        return cast("Callable[P, R]", wrapper)
+            wrapper = stepping_async(target, lambda: _Step(self._labels))
+        return cast("Callable[P, R]", wraps(target)(wrapper))
 
 
 class _Step:
     """One scope, in force again at each step of a generator and at no other time."""
+
+    __slots__ = ("_scope", "_token")
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._scope = Scope(labels, active_scope())
@@ -232,34 +222,45 @@ class _Step:
             _scope.reset(self._token)
 
 
-class carry:  # noqa: N801  reads as a verb: ``executor.submit(costinsights.carry(work), item)``
+class carry(Generic[P, R]):  # noqa: N801  reads as a verb: ``submit(costinsights.carry(work), item)``
     """Take the current scope along to where Python does not: threads and other processes.
 
-    Returns a callable that runs `function` inside the scope that is current now. It can be
-    pickled when `function` can; in another process the labels come along, the sum does not.
+    Returns a callable that runs `function` in a copy of the context that is current now: inside
+    the same scope, the same orchestrator's run and the same OpenTelemetry span. It can be pickled
+    when `function` can; in another process the labels come along, the sum does not.
     """
 
-    __slots__ = ("_function", "_scope")
+    __slots__ = ("_context", "_function", "_labels")
 
-    def __init__(self, function: Callable[..., R]) -> None:
+    def __init__(self, function: Callable[P, R]) -> None:
         self._function = function
-        self._scope = active_scope()
+        self._labels = inherited_labels()
+        self._context = copy_context()
+        # Made inside a driver's callback, it is still no part of that driver's call.
+        self._context.run(busy.set, None)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        token = _scope.set(self._scope)
-        try:
-            return self._function(*args, **kwargs)
-        finally:
-            _scope.reset(token)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function."""
+        # A copy, because two threads cannot be in one context.
+        return self._context.copy().run(self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _carried, (self._function, self._scope.labels)
+        return _carried, (self._function, self._labels)
 
 
-def _carried(function: Callable[..., Any], labels: dict[str, str]) -> carry:
-    carried = carry(function)
-    carried._scope = Scope(labels, root)  # pyright: ignore[reportPrivateUsage]
-    return carried
+def _carried(function: Callable[P, R], labels: dict[str, str]) -> carry[P, R]:
+    context = copy_context()
+    context.run(_scope.set, Scope(labels, root))
+    return context.run(carry, function)
+
+
+def inherited_labels() -> dict[str, str]:
+    """Return what the work of another process inherits: the scope's labels over the orchestrator's."""
+    from costinsights.orchestrators import present
+
+    context = present()
+    labels = active_scope().labels
+    return dict(labels) if context is None else {**context.labels, **labels}
 
 
 def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -268,33 +269,26 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     Programs that are started with `subprocess` inside a scope get this by themselves.
     """
     child = dict(os.environ if environment is None else environment)
-    if labels := active_scope().labels:
+    if labels := inherited_labels():
         from json import dumps
 
+        labels = {**carried_labels(child), **labels}
         child[CONTEXT_VARIABLE] = dumps(labels, separators=(",", ":"))
     return child
 
 
-def environment_labels() -> dict[str, str]:
-    """Read the labels that the environment gives: those of a parent's scope over the user's.
+def carried_labels(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels of the scope in which this process was started; none if unreadable."""
+    text = environment.get(CONTEXT_VARIABLE)
+    if not text:
+        return {}
+    from json import loads
 
-    ``COSTINSIGHTS_LABELS`` is ``team=growth,job=nightly``; what cannot be read is left out.
-    """
-    labels: dict[str, str] = {}
-    for pair in os.environ.get(LABELS_VARIABLE, "").split(","):
-        key, sign, value = pair.partition("=")
-        if sign and key.strip():
-            labels[key.strip()] = value.strip()
-    if carried := os.environ.get(CONTEXT_VARIABLE):
-        from json import loads
-
-        try:
-            found = loads(carried)
-        except ValueError:
-            found = None
-        if isinstance(found, dict):
-            labels.update(cast("dict[str, str]", found))
-    return clean_labels(labels)
+    try:
+        found = loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return clean_labels(cast("dict[str, object]", found)) if isinstance(found, dict) else {}
 
 
 def overlay(sources: Iterator[tuple[str, Mapping[str, str]]]) -> dict[str, str]:

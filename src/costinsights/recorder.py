@@ -16,16 +16,18 @@ from zlib import crc32
 import msgspec
 
 from costinsights import orchestrators
-from costinsights.attribution import UNITS_PER_CURRENCY as _UNITS
 from costinsights.attribution import Scope, active_scope, overlay
 from costinsights.guard import swallow
 from costinsights.ledger.seal import seal
 from costinsights.records import (
+    MAX_INTEGER,
     AttributionLine,
+    EntryLine,
     PriceLineRef,
     Resource,
     ResourceLine,
     StatementLine,
+    decimal_text,
 )
 from costinsights.span import CostSpan
 from costinsights.statement import Statement, parse
@@ -110,7 +112,6 @@ class Recorder:
         self._cached_text = 0
         self._attributions: dict[tuple[tuple[str, str], ...], Definition] = {}
         self._prices: dict[int, Definition] = {}
-        self._references: dict[tuple[Target, Definition, Definition | None], str] = {}
 
     def forked(self, writer: Writer) -> None:
         """Begin anew in a forked child: calls that the parent has under way stay the parent's."""
@@ -137,14 +138,9 @@ class Recorder:
             target = known[1]
         else:
             target = self._target(probe, connection)
-        if self.opened and probe.hook.lazy:
+        if self.opened and probe.lazy:
             self._supersede(instance)
-        span = CostSpan()
-        span.recorder = self
-        span.probe = probe
-        span.target = target
-        span.args = args
-        span.kwargs = kwargs
+        span = CostSpan(self, probe, target, args, kwargs)
         if context is not None:
             span.parent = traceparent(context)
             span.rare = True
@@ -177,11 +173,10 @@ class Recorder:
         """Close the call: the entry is on disk when this returns."""
         self.pause(span)
         probe = span.probe
-        hook = probe.hook
         self._describe(span)
         cursor = span.args[0] if span.args else None
-        if hook.batch is not None:
-            self._batch(span, _argument(span, hook.batch))
+        if probe.batch is not None:
+            self._batch(span, _argument(span, probe.batch))
         if error is not None:
             span.note("e", describe_error(error))
         elif probe.counts_rows:
@@ -191,7 +186,7 @@ class Recorder:
                 span.rows = rows
         else:
             self._use(span, probe.instrumentor.usage(cursor, result))
-        if hook.lazy and error is None and probe.instrumentor.has_rows(cursor, result):
+        if probe.lazy and error is None and probe.instrumentor.has_rows(cursor, result):
             self._open(span, cursor)
         span.args = span.kwargs = None  # the parameters are the program's, and not kept alive
         span.done = not span.partial
@@ -304,17 +299,17 @@ class Recorder:
     # -- what a span says -----------------------------------------------------------------------
 
     def _describe(self, span: CostSpan) -> None:
-        hook = span.probe.hook
+        probe = span.probe
         statement: Statement | None = None
-        if hook.statement is not None:
-            position, name = hook.statement
+        if probe.statement is not None:
+            position, name = probe.statement
             args, kwargs = span.args or (), span.kwargs or {}
             query = args[position] if len(args) > position else kwargs.get(name)
             if query is not None:
                 statement, span.definition = self._statement(span, query)
                 span.statement = statement
-        if hook.operation is not None:
-            span.note("o", hook.operation)
+        if probe.operation is not None:
+            span.note("o", probe.operation)
         span.number = next(self._calls)
         span.scope = scope = active_scope()
         # What an attribution depends on; None where, as mostly, that is the scope alone.
@@ -466,75 +461,54 @@ class Recorder:
     # -- the entry ------------------------------------------------------------------------------
 
     def _write(self, span: CostSpan) -> None:
-        """Write what is known of the span as one entry (records.EntryLine says the fields).
-
-        The usual fields are numbers and put in place as they are; `span.extra`, which is rare,
-        goes through the encoder.
-        """
-        target = span.target
-        key = (target, span.attribution, span.definition)
-        references = self._references.get(key)
-        if references is None:
-            references = self._refer(key)
-        body = '{"k":"e","n":%d,"t":%d,"d":%d,%s' % (  # noqa: UP031  half the time of an f-string
+        """Write what is known of the span as one entry, and tell the scopes what it costs."""
+        target, attribution, definition = span.target, span.attribution, span.definition
+        capacity, price = target.capacity, target.price
+        amount: int | None = None if capacity is None else capacity.units(span.share)
+        key = (
+            target.number,
+            attribution.number,
+            0 if definition is None else definition.number,
+            0 if price is None else price.number,
+        )
+        entry = EntryLine(
             span.number,
             span.started_at,
             span.duration,
-            references,
+            *key,
+            span.rows,
+            span.share,
+            amount if amount is None or amount < MAX_INTEGER else decimal_text(amount),
         )
-        rows = span.rows
-        if rows is not None:
-            body += ',"w":%d' % rows  # noqa: UP031
-        capacity = target.capacity
-        units = 0
-        if capacity is not None:
-            share = span.share
-            units = capacity.units(share)
-            body += ',"f":%d,"m":"%d.%015d"' % (share, *divmod(units, _UNITS))  # noqa: UP031
         if span.rare:
-            body += self._rarely(span)
-        raw = body.encode()
-        line = ('%s,"z":"%06x%08x"}\n' % (body, len(raw), crc32(raw))).encode()  # noqa: UP031
+            self._add_rare(entry, span)
+        body = _encode(entry)[:-1]
+        line = body + b',"z":"%06x%08x"}\n' % (len(body), crc32(body))  # see ledger.seal
         told = span.counted
-        span.counted = units
+        span.counted = amount or 0
+        calls = 1 if told is None else 0
         writer = self.writer
         with writer.lock:
-            writer.append(line, references, (*key, target.price))
+            writer.append(line, key, (target, attribution, definition, price))
             for scope in span.scope.chain:
-                if capacity is None:
-                    if told is None:
-                        scope.calls += 1
-                        scope.unknown += 1
+                scope.calls += calls
+                if amount is None or capacity is None:
+                    scope.unknown += calls
                 else:
-                    scope.add(capacity.currency, units - (told or 0), told is None)
+                    sums, currency = scope.units, capacity.currency
+                    sums[currency] = sums.get(currency, 0) + amount - (told or 0)
 
-    def _refer(self, key: tuple[Target, Definition, Definition | None]) -> str:
-        target, attribution, statement = key
-        references = f'"r":{target.number},"a":{attribution.number}'
-        if statement is not None:
-            references += f',"s":{statement.number}'
-        if target.price is not None:
-            references += f',"p":{target.price.number}'
-        if len(self._references) >= MAX_ATTRIBUTIONS:
-            self._references.clear()
-        self._references[key] = references
-        return references
-
-    def _rarely(self, span: CostSpan) -> str:
-        body = ""
+    def _add_rare(self, entry: EntryLine, span: CostSpan) -> None:
+        for name, value in (span.extra or {}).items():
+            setattr(entry, name, value)
+        entry.x = span.parent
+        entry.l = span.partial
         elapsed = span.ended - span.started
         if elapsed > span.duration:
-            body += f',"y":{elapsed}'
-        if span.parent is not None:
-            body += f',"x":"{span.parent}"'
+            entry.y = elapsed
         if span.counted is not None:
             span.revision += 1
-            body += f',"v":{span.revision}'
-        if span.partial:
-            body += ',"l":true'
-        if span.extra is not None:
-            body += f",{_encode(span.extra).decode()[1:-1]}"
-        return body
+            entry.v = span.revision
 
 
 def describe_error(error: BaseException) -> tuple[str, str | None]:

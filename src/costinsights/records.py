@@ -25,6 +25,16 @@ BASIS_RANK: dict[Basis, int] = {
     "billed": 4,
 }
 
+# Amounts are counted in whole 10⁻¹⁵ of a currency. On disk they are integers up to what every
+# reader of JSON takes for one, 9,223 of the currency; beyond that they are decimal text.
+DECIMALS = 15
+MAX_INTEGER = 2**63
+
+
+def decimal_text(units: int) -> str:
+    """Write whole 10⁻¹⁵ units as a decimal: ``0.000000003955555``."""
+    return "%d.%015d" % divmod(units, 10**DECIMALS)
+
 
 class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a call went: never a user name, never a password."""
@@ -148,10 +158,17 @@ class PriceLineRef(msgspec.Struct, frozen=True, tag_field="k", tag="p"):
     book: str
 
 
-class EntryLine(
-    msgspec.Struct, frozen=True, tag_field="k", tag="e", omit_defaults=True, kw_only=True
-):
-    """One entry: number, start (ns since the epoch), duration (ns), references, figures."""
+class EntryLine(msgspec.Struct, tag_field="k", tag="e", omit_defaults=True):
+    """One entry. The usual fields stand first: the recorder gives them by position.
+
+    n: number of the charge in its process; t: start, ns since the epoch; d: time in the driver,
+    ns; r, a, s, p: the resource, attribution, statement and price it refers to, 0 for none;
+    w: rows; f: share of the resource's capacity, 10⁻⁶ ns; m: amount, as a whole number of 10⁻¹⁵
+    of the currency or as decimal text; b: basis where it does not follow from the amount;
+    u: further meters; o: operation where the statement does not give it; x: W3C traceparent;
+    e: error type and SQLSTATE; v: revision; l: rows were left unread; y: wall time, ns, where it
+    is longer than d; c: whole charge id, of another process's charge; g: tag; i: vendor's id.
+    """
 
     n: int
     t: int
@@ -159,21 +176,21 @@ class EntryLine(
     r: int
     a: int
     s: int = 0
-    o: str | None = None
-    w: int | None = None
-    u: dict[str, int | float | str] | None = None
-    f: int = 0
-    m: str | None = None
     p: int = 0
+    w: int | None = None
+    f: int = 0
+    m: int | str | None = None
     b: Basis | None = None
+    u: dict[str, int | float | str] | None = None
+    o: str | None = None
     x: str | None = None
     e: tuple[str, str | None] | None = None
     v: int = 0
+    l: bool = False  # noqa: E741  one letter a field, like its neighbours
+    y: int = 0
     c: str | None = None
     g: str | None = None
     i: str | None = None
-    l: bool = False  # noqa: E741  one letter a field, like its neighbours
-    y: int = 0
 
 
 class LossLine(msgspec.Struct, frozen=True, tag_field="k", tag="x"):

@@ -16,46 +16,81 @@ if TYPE_CHECKING:
 class CostSpan:
     """A call under way. Times are nanoseconds; `share` is 10⁻⁶ ns of the resource's capacity.
 
-    The defaults stand on the class, not in an initialiser: most calls never change most of them,
-    and this is made once a call.
+    Slots, because the recorder reads these two dozen times a call.
     """
 
-    recorder: Recorder
-    probe: Probe
-    target: Target
-    args: tuple[Any, ...] | None
-    kwargs: dict[str, Any] | None
+    __slots__ = (
+        "args",
+        "attribution",
+        "changed",
+        "counted",
+        "cursor",
+        "definition",
+        "done",
+        "duration",
+        "ended",
+        "entered",
+        "extra",
+        "kwargs",
+        "number",
+        "parent",
+        "partial",
+        "probe",
+        "rare",
+        "recorder",
+        "resumed",
+        "revision",
+        "rows",
+        "running",
+        "scope",
+        "share",
+        "started",
+        "started_at",
+        "statement",
+        "target",
+    )
+
+    attribution: Definition
+    scope: Scope
     started_at: int
     """Wall clock at the start, since the epoch."""
     started: int
     """Monotonic clock at the start."""
     resumed: int
     """Monotonic clock when the driver last got the word."""
-    entered: int = 0
-    """The capacity clock at that moment."""
-    running: bool = True
-    ended: int = 0
-    duration: int = 0
-    share: int = 0
-    number: int = 0
-    revision: int = 0
-    rows: int | None = None
-    statement: Statement | None = None
-    definition: Definition | None = None
-    attribution: Definition
-    scope: Scope
-    parent: str | None = None
-    rare: bool = False
-    """It has one of: a parent, a revision, rows unread, `extra`."""
-    extra: dict[str, Any] | None = None
-    """What few calls have, under the names of `records.EntryLine`: u, o, e, i."""
-    cursor: ref[Any] | None = None
-    done: bool = False
-    partial: bool = False
-    counted: int | None = None
-    """The 10⁻¹⁵ units that the scopes have been told, None before the first entry."""
-    changed: bool = False
-    """Something is known now that the last entry does not say."""
+    ended: int
+    """Monotonic clock when it last gave it back."""
+    number: int
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        probe: Probe,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.recorder = recorder
+        self.probe = probe
+        self.target = target
+        self.args: tuple[Any, ...] | None = args
+        self.kwargs: dict[str, Any] | None = kwargs
+        self.running = True
+        self.duration = 0
+        self.share = 0
+        self.entered = 0  # the capacity clock when the driver last got the word
+        self.rows: int | None = None
+        self.statement: Statement | None = None
+        self.definition: Definition | None = None
+        self.counted: int | None = None  # 10⁻¹⁵ units told to the scopes; None before any entry
+        self.done = False
+        self.partial = False
+        self.changed = False  # something is known now that the last entry does not say
+        self.rare = False  # it has one of the following, or was partial
+        self.parent: str | None = None  # W3C traceparent
+        self.revision = 0
+        self.cursor: ref[Any] | None = None
+        self.extra: dict[str, Any] | None = None  # under records.EntryLine's names: u, o, e, i
 
     def note(self, name: str, value: object) -> None:
         """Keep one of the rare fields for the entry."""

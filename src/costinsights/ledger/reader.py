@@ -30,6 +30,7 @@ from costinsights.records import (
     ResourceLine,
     StatementInfo,
     StatementLine,
+    decimal_text,
 )
 
 if TYPE_CHECKING:
@@ -183,7 +184,7 @@ class SegmentReader:
             flags = int(flag, 16)
         usage: dict[str, int | float | str] = {"time_ns": line.d}
         if line.f:
-            usage["capacity_seconds"] = "%d.%015d" % divmod(line.f, 10**15)
+            usage["capacity_seconds"] = decimal_text(line.f)
         if line.u:
             usage.update(line.u)
         return Charge(
@@ -198,7 +199,7 @@ class SegmentReader:
             duration_ns=line.d,
             usage=usage,
             rows=line.w,
-            amount=line.m,
+            amount=decimal_text(line.m) if isinstance(line.m, int) else line.m,
             currency=priced[0].currency if priced and line.m is not None else None,
             basis=line.b or ("unknown" if line.m is None else "estimated"),
             price=priced[1] if priced else None,
