@@ -11,9 +11,10 @@ import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from costinsights.factories import Factories, Makes, is_immutable
 from costinsights.guard import say, swallow
 from costinsights.imports import forget, when_imported
-from costinsights.patching import Hook, Patch, Probe, probe_of
+from costinsights.patching import Hook, Patch, Probe, here, owner_of, probe_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from costinsights.recorder import Recorder
     from costinsights.records import Resource
 
-__all__ = ["DBAPIInstrumentor", "Hook", "NotEnabled", "Usage"]
+__all__ = ["DBAPIInstrumentor", "Hook", "Makes", "NotEnabled", "Usage"]
 
 
 class NotEnabled(Exception):
@@ -65,6 +66,7 @@ class DBAPIInstrumentor:
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
+        self.factories = Factories()
         self._recorder: Callable[[], Recorder] | None = None
         self.skipped: str | None = None
         """Why the driver that is there was left alone; `doctor` prints it."""
@@ -75,7 +77,7 @@ class DBAPIInstrumentor:
         self.counts_rows = kind.usage is DBAPIInstrumentor.usage
         """Whether `usage` is the default, which the recorder then need not call."""
         if kind.connection_of is DBAPIInstrumentor.connection_of and self.connection:
-            self.connection_of = attrgetter(self.connection)  # type: ignore[method-assign]
+            self.connection_of = attrgetter(self.connection)  # type: ignore[method-assign,assignment]
 
     def recorder(self) -> Recorder | None:
         """Return the recorder that hooks report to, or None when switched off."""
@@ -123,6 +125,7 @@ class DBAPIInstrumentor:
             forget(function)
         self._watching.clear()
         self._recorder = None
+        self.factories.report_to(None)
         # Last on, first off: a hook of a subclass may have wrapped what its base inherited.
         kept = [patch for patch in reversed(self.patches) if not patch.remove()]
         self.patches = kept[::-1]
@@ -157,17 +160,21 @@ class DBAPIInstrumentor:
                         swallow(hook.target, error)
 
     def _hook(self, hook: Hook) -> None:
-        module, _, path = hook.target.partition(":")
-        owners, _, name = path.rpartition(".")
-        owner = follow(sys.modules[module], owners) if owners else sys.modules[module]
-        here = vars(owner).get(name, getattr(owner, name))
-        probe = probe_of(here, self.name)
+        owner, name = owner_of(hook.target)
+        in_place = not is_immutable(owner)
+        if in_place:
+            probe = probe_of(here(owner, name), self.name)
+        else:
+            probe = self.factories.probes.get(owner, {}).get(name)
         if probe is not None and probe.hook == hook:
             probe.recorder = self.recorder()  # ours is there already: a reload, or a second tool
             return
         probe = Probe(hook, self)
         probe.recorder = self.recorder()
-        self.patches.append(Patch(probe))
+        if in_place:
+            self.patches.append(Patch(probe))
+        else:
+            self.factories.place(owner, name, probe)
 
     def unsupported(self, driver: ModuleType) -> str | None:
         """Say why this version of the driver is not hooked, or None when it is.

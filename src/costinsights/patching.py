@@ -10,20 +10,22 @@ from __future__ import annotations
 import sys
 from contextlib import asynccontextmanager, contextmanager
 from functools import update_wrapper
+from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.steps import stepped, stepped_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
+    from costinsights.factories import Makes
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.recorder import Recorder
     from costinsights.span import CostSpan
 
 Kind = Literal[
-    "call", "async", "generator", "async_generator", "context", "async_context", "connect"
+    "call", "async", "generator", "async_generator", "context", "async_context", "factory"
 ]
 Fetch = Literal["one", "many", "all", "next", "close", "frame"]
 
@@ -46,6 +48,8 @@ class Hook(NamedTuple):
     operation: str | None = None
     lazy: bool = False
     fetch: Fetch | None = None
+    makes: Makes | None = None
+    """With kind "factory": what the callable makes. See `costinsights.factories`."""
     leaf: bool = False
     """The callable calls no other hooked one, so nothing need be remembered while it runs."""
     optional: bool = False
@@ -55,14 +59,28 @@ class Hook(NamedTuple):
 class Probe:
     """A hook at work. With `recorder` None its wrapper only calls through."""
 
-    __slots__ = ("connection_of", "counts_rows", "hook", "instrumentor", "name", "recorder")
+    __slots__ = (
+        "batch",
+        "connection_of",
+        "counts_rows",
+        "hook",
+        "instrumentor",
+        "lazy",
+        "name",
+        "operation",
+        "recorder",
+        "statement",
+    )
 
     def __init__(self, hook: Hook, instrumentor: DBAPIInstrumentor) -> None:
         self.hook = hook
         self.instrumentor = instrumentor
         self.name = instrumentor.name
+        # The recorder reads these at each call, and a slot is the quickest to read.
         self.connection_of = instrumentor.connection_of
         self.counts_rows = instrumentor.counts_rows
+        self.statement, self.batch = hook.statement, hook.batch
+        self.operation, self.lazy = hook.operation, hook.lazy
         self.recorder: Recorder | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CostSpan | None:
@@ -96,9 +114,7 @@ class Probe:
             swallow(self.hook.target, ours)
             return None
 
-    def fetched(
-        self, span: CostSpan, result: object, error: BaseException | None = None
-    ) -> None:
+    def fetched(self, span: CostSpan, result: object, error: BaseException | None = None) -> None:
         """Count what a fetch brought, and complete the span when it was the last."""
         try:
             span.recorder.fetched(span, self.hook.fetch, result, error)
@@ -158,7 +174,10 @@ class Probe:
 
 def wrap(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     """Return the wrapper of `function` that reports to `probe`."""
-    make = _fetch_wrapper if probe.hook.fetch is not None else _call_wrapper
+    if probe.hook.kind == "factory":
+        from costinsights.factories import factory_wrapper as make
+    else:
+        make = _fetch_wrapper if probe.hook.fetch is not None else _call_wrapper
     wrapper = make(function, probe)
     if probe.hook.kind not in ("context", "async_context"):
         _resemble(wrapper, function)
@@ -170,7 +189,7 @@ def _resemble(wrapper: Callable[..., Any], function: Callable[..., Any]) -> None
     update_wrapper(wrapper, function)
 
 
-def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:  # noqa: C901  one branch a kind of callable
+def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     begin, end, tagged, name = probe.begin, probe.end, probe.tagged, probe.name
     held, hold, release = busy.get, busy.set, busy.reset
     kind = probe.hook.kind
@@ -235,7 +254,8 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
         def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
             if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
-                return (yield from function(*args, **kwargs))
+                inner: Generator[Any, Any, Any] = function(*args, **kwargs)
+                return (yield from inner)
             args, kwargs = tagged(args, kwargs)
             steps = _Steps(probe, args, kwargs)
             try:
@@ -247,7 +267,7 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
     if kind == "async_generator":
 
-        async def agenerate(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async def agenerate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
             outer = inner = function(*args, **kwargs)
             steps: _Steps | None = None
             if probe.recorder is not None and held() not in (name, SUPPRESSED):
@@ -266,7 +286,7 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
     if kind == "context":
 
         @contextmanager
-        def context(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        def context(*args: Any, **kwargs: Any) -> Generator[Any]:
             if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
                 with function(*args, **kwargs) as value:
                     yield value
@@ -287,7 +307,7 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
     if kind == "async_context":
 
         @asynccontextmanager
-        async def acontext(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async def acontext(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
             if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
                 async with function(*args, **kwargs) as value:
                     yield value
@@ -400,26 +420,30 @@ class Patch:
             TypeError: its owner cannot be changed (a C type).
         """
         self.probe = probe
-        module, _, path = probe.hook.target.partition(":")
-        owner: Any = sys.modules[module]
-        *parents, self._name = path.split(".")
-        for parent in parents:
-            owner = getattr(owner, parent)
+        owner, self._name = owner_of(probe.hook.target)
         self._owner = owner
         self._inherited = self._name not in vars(owner)
-        self._original = getattr(owner, self._name) if self._inherited else vars(owner)[self._name]
+        self._original = here(owner, self._name)
         self._placed = self._wrapped(self._original)
         setattr(owner, self._name, self._placed)
 
     def _wrapped(self, original: Any) -> Any:
-        if isinstance(original, (staticmethod, classmethod)):
-            return type(original)(wrap(original.__func__, self.probe))
-        return wrap(original, self.probe)
+        kind: Any = original.__class__
+        if kind is staticmethod or kind is classmethod:
+            return kind(wrap(original.__func__, self.probe))
+        wrapper = wrap(original, self.probe)
+        # What everybody can see of a function in C, its type and repr, stays as it is. Nobody looks
+        # at a private one, and wrapt takes 130 ms to import.
+        if isinstance(original, BuiltinFunctionType) and not self._name.startswith("_"):
+            from costinsights.standin import stand_in
+
+            return stand_in(original, wrapper, self.probe.hook.target)
+        return wrapper
 
     @property
     def in_place(self) -> bool:
         """Whether the attribute still holds our wrapper, and not somebody's around it."""
-        return vars(self._owner).get(self._name) is self._placed
+        return here(self._owner, self._name) is self._placed
 
     def remove(self) -> bool:
         """Put back what was there; False when somebody has since wrapped our wrapper.
@@ -434,6 +458,32 @@ class Patch:
         else:
             setattr(self._owner, self._name, self._original)
         return True
+
+
+def resolve(target: str) -> Any:
+    """Return what ``"module:Class.method"`` names; the module has been imported.
+
+    Raises:
+        AttributeError: there is no such thing.
+    """
+    module, _, path = target.partition(":")
+    found: Any = sys.modules[module]
+    for name in path.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def owner_of(target: str) -> tuple[Any, str]:
+    """Return the class or module that a hook's `target` is an attribute of, and its name there."""
+    module, _, path = target.partition(":")
+    owners, _, name = path.rpartition(".")
+    return (resolve(f"{module}:{owners}") if owners else sys.modules[module]), name
+
+
+def here(owner: object, name: str) -> Any:
+    """Return what stands in `owner` under `name`, unbound; what it inherits where that is nothing."""
+    own = vars(owner)
+    return own[name] if name in own else getattr(owner, name)
 
 
 def probe_of(function: object, name: str) -> Probe | None:
