@@ -206,7 +206,8 @@ class Recorder:
             return
         span.rows = usage.rows
         if usage.meters:
-            span.note("u", {**usage.meters, **((span.extra or {}).get("u") or {})})
+            known: dict[str, int | float | str] = (span.extra or {}).get("u", {})
+            span.note("u", {**usage.meters, **known})
         if usage.vendor_id is not None:
             span.note("i", usage.vendor_id)
 
