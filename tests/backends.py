@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import ModuleType
 
+    from testcontainers.core.generic import DbContainer
+
     Source = Callable[[], contextlib.AbstractContextManager["Server"]]
 
 USER = "costinsights"
@@ -292,33 +294,42 @@ def _mariadb_of(installation: Path, source: str, prefix: str = "") -> Generator[
 # -- Docker --------------------------------------------------------------------------------------
 
 
+def _postgres_in_docker() -> contextlib.AbstractContextManager[Server]:
+    def container() -> DbContainer:
+        from testcontainers.community.postgres import PostgresContainer
+
+        return PostgresContainer(POSTGRES_IMAGE, 5432, USER, PASSWORD, DATABASE)
+
+    return _in_docker("postgresql", 5432, USER, POSTGRES_IMAGE, container)
+
+
+def _mariadb_in_docker() -> contextlib.AbstractContextManager[Server]:
+    def container() -> DbContainer:
+        from testcontainers.community.mysql import MySqlContainer
+
+        return MySqlContainer(MARIADB_IMAGE, username="root", password=PASSWORD, dbname=DATABASE)
+
+    return _in_docker("mysql", 3306, "root", MARIADB_IMAGE, container)
+
+
 @contextlib.contextmanager
-def _postgres_in_docker() -> Generator[Server]:
-    _ask_docker()
-    from testcontainers.postgres import PostgresContainer
-
-    with PostgresContainer(POSTGRES_IMAGE, 5432, USER, PASSWORD, DATABASE) as container:
-        host, port = container.get_container_host_ip(), int(container.get_exposed_port(5432))
-        yield Server("postgresql", host, port, USER, PASSWORD, DATABASE, POSTGRES_IMAGE)
-
-
-@contextlib.contextmanager
-def _mariadb_in_docker() -> Generator[Server]:
-    _ask_docker()
-    from testcontainers.mysql import MySqlContainer
-
-    with MySqlContainer(
-        MARIADB_IMAGE, username=USER, password=PASSWORD, root_password=PASSWORD, dbname=DATABASE
-    ) as container:
-        host, port = container.get_container_host_ip(), int(container.get_exposed_port(3306))
-        yield Server("mysql", host, port, USER, PASSWORD, DATABASE, MARIADB_IMAGE)
-
-
-def _ask_docker() -> None:
+def _in_docker(
+    scheme: str, port: int, user: str, image: str, container: Callable[[], DbContainer]
+) -> Generator[Server]:
     if shutil.which("docker") is None:
         raise Unavailable("no docker on PATH")
     if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
         raise Unavailable("no Docker engine answers")
+    try:
+        started = container().start()
+    except Exception as error:
+        raise Unavailable(f"{image} does not start: {error}") from error
+    try:
+        host = started.get_container_host_ip()
+        outside = started.get_exposed_port(port)
+        yield Server(scheme, host, outside, user, PASSWORD, DATABASE, image)
+    finally:
+        started.stop()
 
 
 # -- by hand -------------------------------------------------------------------------------------
