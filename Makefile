@@ -8,7 +8,7 @@ PYTHON := $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 endif
 VENV := .venv
 RUN := $(VENV)/bin
-UV := .cache/uv/bin/uv
+UV := .cache/bootstrap/bin/uv
 CODE := src instrumentors exporters tests benchmarks .ci
 
 # A home that cannot be written (a service account, a container) stops nothing: the caches move here.
@@ -70,8 +70,8 @@ clean:          ## forget the environment, the caches and what was built
 # uv comes from PyPI too, by its hash.
 $(UV): requirements/uv.txt
 	@test -n "$(PYTHON)" || { echo "costinsights needs Python 3.10 or newer: make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -m venv --clear .cache/uv || { echo "$(PYTHON) cannot make environments (on Debian: apt install python3-venv)" >&2; exit 1; }
-	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@$(PYTHON) -m venv --clear .cache/bootstrap || { echo "$(PYTHON) cannot make environments (on Debian: apt install python3-venv)" >&2; exit 1; }
+	@.cache/bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
 
 # mysqlclient is built from source: where it cannot be, its tests are skipped by name.
