@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 from costinsights.guard import busy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from contextvars import Token
     from decimal import Decimal
     from types import TracebackType
@@ -291,7 +291,7 @@ def carried_labels(environment: Mapping[str, str]) -> dict[str, str]:
     return clean_labels(cast("dict[str, object]", found)) if isinstance(found, dict) else {}
 
 
-def overlay(sources: Iterator[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
+def overlay(sources: Iterable[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
     """Lay sources, strongest first, over one another; `rule` names those that gave something."""
     labels: dict[str, str] = {}
     rules: list[str] = []

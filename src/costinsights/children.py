@@ -1,6 +1,7 @@
 """Lets child processes inherit the current scope through their environment.
 
-Only a program that is started inside a scope sees any change: one more environment variable.
+Only a program that is started inside a scope, or inside an orchestrator's run, sees any change:
+one more environment variable.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import sys
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
 
-from costinsights.attribution import active_scope, child_environment, root
+from costinsights.attribution import child_environment, inherited_labels
 from costinsights.guard import swallow
 from costinsights.imports import forget, when_imported
 
@@ -50,9 +51,11 @@ def _wrap(module: ModuleType) -> None:
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807  stands in for the original
         from costinsights.runtime import active
 
-        if active() is not None and active_scope() is not root:
+        if active() is not None:
             try:
-                if len(args) > ENV_POSITION:
+                if not inherited_labels():
+                    pass
+                elif len(args) > ENV_POSITION:
                     environment = child_environment(args[ENV_POSITION])
                     args = (*args[:ENV_POSITION], environment, *args[ENV_POSITION + 1 :])
                 else:

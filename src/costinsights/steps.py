@@ -6,12 +6,13 @@ back, so that nobody can tell that we stand between.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Generator
     from contextlib import AbstractContextManager
 
+P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S")
 R = TypeVar("R")
@@ -41,7 +42,7 @@ def stepped(
                 with step:
                     inner.close()
                 raise
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001  the generator's to judge
                 with step:
                     item = inner.throw(error)
             else:
@@ -51,28 +52,47 @@ def stepped(
         return stop.value  # type: ignore[no-any-return]
 
 
-async def stepped_async(
+def stepping_async(
+    function: Callable[P, AsyncGenerator[T, S]],
+    step: Callable[[], AbstractContextManager[Any]],
+    delivered: Callable[[], None] = _nothing,
+) -> Callable[P, AsyncGenerator[T, S]]:
+    """Make of an asynchronous generator function one that does what `stepped` does.
+
+    The result is itself an asynchronous generator function, for those who look (frameworks do).
+    `step` is called once a generator.
+    """
+
+    async def stepping(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, S]:
+        inner = function(*args, **kwargs)
+        around = step()
+        try:
+            with around:
+                item = await inner.__anext__()
+            while True:
+                delivered()
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    with around:
+                        await inner.aclose()
+                    raise
+                except BaseException as error:  # noqa: BLE001  the generator's to judge
+                    with around:
+                        item = await inner.athrow(error)
+                else:
+                    with around:
+                        item = await inner.asend(sent)
+        except StopAsyncIteration:
+            return
+
+    return stepping
+
+
+def stepped_async(
     inner: AsyncGenerator[T, S],
     step: AbstractContextManager[Any],
     delivered: Callable[[], None] = _nothing,
 ) -> AsyncGenerator[T, S]:
     """Do for an asynchronous generator what `stepped` does for a plain one."""
-    try:
-        with step:
-            item = await inner.__anext__()
-        while True:
-            delivered()
-            try:
-                sent = yield item
-            except GeneratorExit:
-                with step:
-                    await inner.aclose()
-                raise
-            except BaseException as error:
-                with step:
-                    item = await inner.athrow(error)
-            else:
-                with step:
-                    item = await inner.asend(sent)
-    except StopAsyncIteration:
-        return
+    return stepping_async(lambda: inner, lambda: step, delivered)()
