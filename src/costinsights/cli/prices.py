@@ -1,0 +1,376 @@
+"""`costinsights prices`: the price book on the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from costinsights.pricing import PriceBook, PriceBookError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rich.console import RenderableType
+
+    from costinsights.pricing import PriceLine, Quote
+
+PIPE_WIDTH = 10_000
+"""Wide enough that no line is folded where a program reads it."""
+UNKNOWN = "—"
+
+_own_prices = click.option(
+    "--prices",
+    "own",
+    multiple=True,
+    metavar="FILE",
+    envvar="COSTINSIGHTS_PRICES",
+    type=click.Path(dir_okay=False),
+    help="A price file of your own, over the built-in ones; may be given several times.",
+)
+
+
+def _formats(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--format", "style", type=click.Choice(names), default="table", show_default=True
+    )
+
+
+@click.group()
+def prices() -> None:
+    """Look at the price book, check a price file, ask what a usage would cost."""
+
+
+@prices.command("list")
+@click.option("--system", help="Only what prices this system: aws.glue, postgresql, aws.rds …")
+@click.option("--region", help="Only what holds in this region.")
+@click.option("--provider", help="Only this provider: aws, azure, gcp, databricks, snowflake.")
+@click.argument("text", required=False)
+@_formats("table", "json", "csv")
+@_own_prices
+def list_(
+    text: str | None,
+    system: str | None,
+    region: str | None,
+    provider: str | None,
+    style: str,
+    own: tuple[str, ...],
+) -> None:
+    """List price lines, those that mention TEXT if it is given."""
+    lines = _load(own).lines(system=system, region=region, provider=provider, text=text)
+    if style == "json":
+        click.echo(json.dumps([_line_fields(line) for line in lines], indent=2, ensure_ascii=False))
+    elif style == "csv":
+        _write_csv(lines)
+    else:
+        table = _table("key", "price", "currency", "per", "as of", right=("price",))
+        for line in lines:
+            table.add_row(
+                *map(Text, (line.key, line.price_text, line.currency, line.unit, line.as_of))
+            )
+        if lines:
+            _print(table)
+        click.echo(f"{len(lines)} price line{'' if len(lines) == 1 else 's'}")
+
+
+@prices.command()
+@click.argument("key")
+@_formats("table", "json")
+@_own_prices
+def show(key: str, style: str, own: tuple[str, ...]) -> None:
+    """Show all that the book says about the line KEY."""
+    book = _load(own)
+    line = book.get(key)
+    if line is None:
+        raise click.UsageError(f"no price line has the key {key!r}.{_nearest(key, book)}")
+    fields = _line_fields(line)
+    if style == "json":
+        click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
+        return
+    _print(_facts(fields))
+
+
+@prices.command()
+@click.argument("system")
+@_formats("table", "json")
+@_own_prices
+def meters(system: str, style: str, own: tuple[str, ...]) -> None:
+    """List what a quote for SYSTEM can be asked in."""
+    book = _load(own)
+    found = book.meters(system)
+    if not found:
+        raise click.UsageError(
+            f"the book has no price for {system!r}; it has {', '.join(book.systems())}"
+        )
+    if style == "json":
+        names = ("name", "kind", "units", "regions", "dims", "gives")
+        rows = [{name: getattr(meter, name) for name in names} for meter in found]
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    table = _table("meter", "priced per", "depends on", "regions")
+    for meter in found:
+        per = ", ".join(meter.units) if meter.kind == "priced" else f"→ {', '.join(meter.gives)}"
+        words = (meter.name, per, ", ".join(meter.dims), ", ".join(meter.regions))
+        table.add_row(*map(Text, words))
+    _print(table)
+
+
+@prices.command()
+@click.argument("file", type=click.Path(dir_okay=False))
+def check(file: str) -> None:
+    """Check a price file: say what it holds, or the line that is wrong (exit code 2)."""
+    from costinsights.pricing.document import read
+    from costinsights.pricing.files import parse
+
+    try:
+        book = PriceBook.load(file)
+        found = parse(file, read(file), layer=1)
+    except PriceBookError as error:
+        raise _Refused(str(error)) from None
+    built_in = PriceBook.load()
+    overridden = sum(1 for key in found.lines if built_in.get(key) is not None)
+    counts = (
+        f"{len(found.lines)} price lines ({overridden} of them over built-in ones)",
+        f"{len(found.rules)} rules",
+        f"{len(found.discounts)} discounts",
+        f"{len(found.entries)} capacities",
+    )
+    click.echo(f"{file}: good: {', '.join(counts)}; book {book.version}")
+
+
+@prices.command()
+@click.argument("system")
+@click.argument("terms", nargs=-1, required=True, metavar="METER=QUANTITY... [KEY=VALUE]...")
+@click.option("--region", help="Where it ran, in the provider's own name.")
+@click.option("--at", metavar="DAY", help="Prices that held on this day; today by default.")
+@_formats("table", "json")
+@_own_prices
+def quote(
+    system: str,
+    terms: tuple[str, ...],
+    region: str | None,
+    at: str | None,
+    style: str,
+    own: tuple[str, ...],
+) -> None:
+    """Say what a usage of SYSTEM costs, by which rule and which price line.
+
+    A METER=QUANTITY is what was used, a KEY=VALUE what else sets the price.
+    """
+    from costinsights.pricing.quoting import quote as ask
+
+    book = _load(own)
+    known = {dim for meter in book.meters(system) for dim in meter.dims} | {"service"}
+    usage: dict[str, str] = {}
+    dims: dict[str, str] = {}
+    for name, value in map(_pair, terms):
+        if name == "region":
+            region = value
+            continue
+        kind = dims if name in known or not _is_number(value) else usage
+        if name in kind:
+            raise click.UsageError(f"{name} is given twice")
+        kind[name] = value
+    _print_quote(ask(book, system, usage, region, dims, at), style)
+
+
+class _Refused(click.ClickException):
+    """A price file that is not taken."""
+
+    exit_code = 2
+
+
+def _load(own: Sequence[str]) -> PriceBook:
+    try:
+        return PriceBook.load(*own)
+    except PriceBookError as error:
+        raise _Refused(str(error)) from None
+
+
+def _pair(term: str) -> tuple[str, str]:
+    name, equals, value = term.partition("=")
+    if not (name and equals and value):
+        raise click.UsageError(f"{term!r} is not METER=QUANTITY or KEY=VALUE")
+    return name, value
+
+
+def _is_number(value: str) -> bool:
+    try:
+        Decimal(value)
+    except InvalidOperation:
+        return False
+    return True
+
+
+def _nearest(key: str, book: PriceBook) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(key, [line.key for line in book.lines()], n=3)
+    return f" Did you mean {', '.join(near)}?" if near else ""
+
+
+# What is printed
+
+
+def _print_quote(quote: Quote, style: str) -> None:
+    if style == "json":
+        click.echo(json.dumps(_quote_fields(quote), indent=2, ensure_ascii=False))
+        return
+    if quote.amount is None:
+        _print(_facts({"amount": UNKNOWN, "basis": quote.basis, "why": quote.reason}))
+        return
+    _print(
+        _facts(
+            {
+                "amount": f"{quote.amount:,f} {quote.currency}",
+                "basis": quote.basis,
+                "formula": quote.formula,
+                "rule": quote.rule,
+                "price": [line.key for line in quote.lines],
+                "as of": list(dict.fromkeys(line.as_of for line in quote.lines)),
+                "source": list(dict.fromkeys(line.source for line in quote.lines)),
+                "note": list(quote.notes),
+                "book": quote.book,
+            }
+        )
+    )
+
+
+def _quote_fields(quote: Quote) -> dict[str, object]:
+    return {
+        "system": quote.system,
+        "amount": None if quote.amount is None else f"{quote.amount:f}",
+        "currency": quote.currency,
+        "basis": quote.basis,
+        "formula": quote.formula.splitlines(),
+        "rule": quote.rule,
+        "reason": quote.reason,
+        "notes": quote.notes,
+        "parts": [
+            {
+                "key": part.line.key,
+                "quantity": f"{part.quantity:f}",
+                "meter": part.line.meter,
+                "units": f"{part.units:f}",
+                "unit": part.line.unit,
+                "unit_price": part.line.price_text,
+                "amount": f"{part.amount:f}",
+                "as_of": part.line.as_of,
+                "source": part.line.source,
+            }
+            for part in quote.parts
+        ],
+        "book": quote.book,
+    }
+
+
+def _line_fields(line: PriceLine) -> dict[str, Any]:
+    """Every field in the words of a price file, numbers as text."""
+    return {
+        "key": line.key,
+        "provider": line.provider,
+        "service": line.service,
+        "sku": line.sku,
+        "system": line.system,
+        "also": line.also,
+        "resource_service": line.resource_service,
+        "meter": line.meter,
+        "dims": line.dims,
+        "defaults": line.defaults,
+        "region": line.region,
+        "regions": line.regions,
+        "unit": line.unit,
+        "unit_scale": f"{line.unit_scale:f}",
+        "price": line.price_text,
+        "currency": line.currency,
+        "list_price": _number(line.list_price),
+        "discounts": line.discounts,
+        "minimum": _number(line.minimum),
+        "increment": _number(line.increment),
+        "tier_from": _number(line.tier_from),
+        "tier_to": _number(line.tier_to),
+        "valid_from": line.valid_from,
+        "valid_to": line.valid_to,
+        "free": line.free,
+        "unsourced": line.unsourced,
+        "as_of": line.as_of,
+        "source": line.source,
+        "note": line.note,
+        "origin": line.origin,
+    }
+
+
+def _number(number: Decimal | None) -> str | None:
+    return None if number is None else f"{number:f}"
+
+
+def _write_csv(lines: Sequence[PriceLine]) -> None:
+    names = "key system provider service meter region unit price currency as_of source".split()
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for line in lines:
+        fields = _line_fields(line)
+        writer.writerow([_harmless(str(fields[name])) for name in names])
+    click.echo(text.getvalue(), nl=False)
+
+
+def _harmless(text: str) -> str:
+    """A spreadsheet takes a cell that begins like this for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _facts(facts: Mapping[str, object]) -> Table:
+    """Names on the left, what is to be said on the right, nothing for what is empty."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        text = _words(value)
+        if text:
+            table.add_row(Text(name), Text(text))
+    return table
+
+
+def _words(value: object) -> str:
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "yes"
+    if isinstance(value, Mapping):
+        items = cast("Mapping[str, object]", value).items()
+        return ", ".join(f"{name} = {_words(item)}" for name, item in items)
+    if isinstance(value, (list, tuple)):
+        return "\n".join(str(item) for item in cast("Sequence[object]", value))
+    return str(value)
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            Text(column), justify="right" if column in right else "left", overflow="fold"
+        )
+    return table
+
+
+def _print(what: RenderableType) -> None:
+    """To the terminal at its width and in its colours; to anything else in full, plain lines."""
+    console = Console(highlight=False)
+    if console.is_terminal:
+        console.print(what)
+        return
+    plain = Console(highlight=False, width=PIPE_WIDTH, file=io.StringIO(), color_system=None)
+    with plain.capture() as captured:
+        plain.print(what)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
