@@ -89,10 +89,15 @@ _dagster_contexts: dict[int, tuple[ref[Any], Context]] = {}
 def _dagster() -> Context | None:
     dagster: Any = modules["dagster"]
     try:
+        outside = dagster.DagsterInvariantViolationError
+        contexts = dagster.OpExecutionContext
+    except AttributeError:
+        return None  # still being imported
+    try:
         # Also where the code asked for an AssetExecutionContext, which is made around this one.
-        work = dagster.OpExecutionContext.get()
-    except (AttributeError, dagster.DagsterInvariantViolationError):
-        return None  # still being imported, or no op is running here
+        work = contexts.get()
+    except outside:
+        return None
     key = id(work)
     known = _dagster_contexts.get(key)
     if known is not None and known[0]() is work:
@@ -142,8 +147,11 @@ _prefect_contexts: dict[object, Context] = {}
 def _prefect() -> Context | None:
     # Never ``prefect.runtime``: outside of a run its attributes ask the server.
     prefect: Any = modules["prefect.context"]
-    flow = prefect.FlowRunContext.get()
-    task = prefect.TaskRunContext.get()
+    try:
+        flow = prefect.FlowRunContext.get()
+        task = prefect.TaskRunContext.get()
+    except AttributeError:
+        return None  # still being imported
     if flow is None and task is None:
         return None
     run = flow.flow_run if flow is not None else None
