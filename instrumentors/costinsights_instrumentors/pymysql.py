@@ -1,18 +1,23 @@
 """PyMySQL: every statement of its cursors, buffered and unbuffered.
 
 Measured: time in the driver, rows returned or affected, errors. An ``executemany`` is one call,
-whatever it sends. `SSCursor` brings its rows while they are fetched: its charge is completed when
-the last row has been read or the cursor is closed.
+whatever it sends. Where rows, or further results of the same call, are still on the server when it
+returns (`SSCursor`, several statements in one text, stored procedures), the charge is completed
+when the last has been read or the cursor is closed.
 
-Not seen: ``Connection.query`` called directly, ``ping``, ``commit`` and ``rollback``, and a
-change of database by ``USE``: the charge names the database that the connection was opened with.
+Not seen: ``Connection.query`` called directly, ``ping``, ``commit`` and ``rollback``, rows passed
+over by an unbuffered ``scroll``, and a change of database by ``USE``: the charge names the database
+that the connection was opened with.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 CURSOR = "pymysql.cursors:Cursor"
 UNBUFFERED = "pymysql.cursors:SSCursor"
@@ -25,19 +30,28 @@ class PyMySQLInstrumentor(DBAPIInstrumentor):
     supports = ("1.0", "2")
     hooks = (
         Hook(f"{CURSOR}.execute", lazy=True),
-        Hook(f"{CURSOR}.executemany", batch=(2, "args")),
-        Hook(f"{CURSOR}.callproc", statement=(1, "procname"), operation="CALL", lazy=True),
+        Hook(f"{CURSOR}.executemany", batch=(2, "args"), lazy=True),
+        Hook(f"{CURSOR}.callproc", statement=(1, "procname"), prefix="CALL ", lazy=True),
+        Hook(f"{CURSOR}.nextset", fetch="set"),
+        Hook(f"{CURSOR}.close", fetch="close"),
         Hook(f"{UNBUFFERED}.fetchone", fetch="one"),
         Hook(f"{UNBUFFERED}.fetchmany", fetch="many"),
         Hook(f"{UNBUFFERED}.fetchall", fetch="all"),
+        Hook(f"{UNBUFFERED}.nextset", fetch="set"),
         Hook(f"{UNBUFFERED}.close", fetch="close"),
+        Hook(f"{UNBUFFERED}.__del__", fetch="close"),
     )
-    facts = {"address": "host", "port": "port", "namespace": "db"}
+    facts: ClassVar = {"address": "host", "port": "port", "namespace": "db"}
+
+    def version(self, driver: ModuleType) -> str | None:
+        """What everybody else calls its version is that of the mysqlclient it stands in for."""
+        return getattr(driver, "VERSION_STRING", None)
 
     def system_of(self, connection: Any) -> str:
         """MariaDB says so in its version."""
         return "mariadb" if "MariaDB" in str(getattr(connection, "server_version", "")) else "mysql"
 
-    def has_rows(self, cursor: Any, result: Any) -> bool:
-        """Only an unbuffered result still has rows on the server when the call returns."""
-        return bool(getattr(getattr(cursor, "_result", None), "unbuffered_active", False))
+    def unread(self, cursor: Any) -> bool:
+        """Only of an unbuffered result, or one with others behind it, is anything left to read."""
+        result = cursor._result
+        return result is not None and bool(result.unbuffered_active or result.has_next)
