@@ -58,7 +58,7 @@ def find(group: str) -> dict[str, PlugIn]:
                 continue
             if group in text:
                 _parse(text, group, found)
-    if elsewhere and not found:
+    if elsewhere:
         from importlib.metadata import entry_points
 
         for point in entry_points(group=group):

@@ -6,15 +6,14 @@ import pkgutil
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import costinsights_exporters
 import costinsights_instrumentors
-
 from costinsights.instrumentor import DBAPIInstrumentor
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import ModuleType
 
 INSTRUMENTOR_MODULES = sorted(

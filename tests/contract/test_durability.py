@@ -61,9 +61,7 @@ ENDINGS = {
         "    list(pool.map(lambda n: work(n * 100, 20), range(16)))"
     ),
     "fork": (
-        "work(0, 20)\n"
-        "if os.fork() == 0:\n    work(100, 20); os._exit(0)\n"
-        "work(200, 20); os.wait()"
+        "work(0, 20)\nif os.fork() == 0:\n    work(100, 20); os._exit(0)\nwork(200, 20); os.wait()"
     ),
     "fork twice": (
         "work(0, 20)\n"
