@@ -1,0 +1,144 @@
+"""What may be kept of a statement: a redacted text, a fingerprint, a summary.
+
+``parse`` is the only door. It never raises, and it fails closed: what it does not understand it
+hides. How literals are found is told in ``_lexer``, what makes two statements the same in
+``_shape``, the summary in ``_summary``, attribution from comments in ``comments``.
+
+Only the first ``LONGEST_READ`` characters of a statement are read, so that ten megabytes cost no
+more than twenty-four kilobytes. A statement longer than that is known by its beginning: two that differ
+only behind it share a fingerprint. Its text ends with "…". An INSERT of many rows has its
+fingerprint whatever their number, with what stands behind the rows (ON CONFLICT, RETURNING).
+
+A fingerprint is 16 hexadecimal digits: BLAKE2b with a digest of 8 bytes, over ``VERSION``, a space
+and the normalised words in UTF-8. It is the same in every process and on every machine, and stays
+so until ``VERSION`` changes.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+from costinsights import _lexer, _shape, _summary, comments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VERSION = "1"
+"""Counts the ways in which the normalised text was made; part of every fingerprint."""
+
+LONGEST_READ = 24576
+"""Characters of a statement that are read."""
+
+LONGEST_TEXT = 16384
+"""Bytes of a redacted text, in UTF-8."""
+
+ERROR_TEXT = "<redacted:error>"
+"""Stands for a statement that could not be read."""
+
+
+class Statement:
+    """One shape of statement; equal fingerprints mean equal shapes.
+
+    ``text`` has no literals and no comments, and at most 16 KiB in UTF-8. ``operation`` is in upper
+    case and empty if there is none. ``comment`` is the attribution that was found in the comments.
+    ``number`` is for the ledger's writer, which numbers the statements it has seen.
+    """
+
+    __slots__ = ("comment", "fingerprint", "number", "operation", "summary", "text")
+
+    def __init__(
+        self,
+        fingerprint: str,
+        operation: str,
+        summary: str,
+        text: str,
+        comment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.operation = operation
+        self.summary = summary
+        self.text = text
+        self.comment = comment
+        self.number = 0
+
+    def __repr__(self) -> str:
+        return f"Statement({self.fingerprint!r}, {self.summary!r})"
+
+
+def parse(text: str, system: str = "") -> Statement:
+    """Read a statement of a system (``db.system.name``); an unknown system is read most strictly.
+
+    Never raises. A subclass of str is read as the text it holds: none of its methods is called.
+    """
+    try:
+        return _parse(text, system)
+    except Exception:  # noqa: BLE001  # whatever it was, the statement must run and its text must not be kept
+        return Statement(_fingerprint(ERROR_TEXT), "", "", ERROR_TEXT)
+
+
+def _parse(text: str, system: str) -> Statement:
+    dialect = _lexer.DIALECTS.get(system, _lexer.UNKNOWN)
+    head = str.__getitem__(text, _READ)  # an exact str, whatever the text is
+    too_long = str.__len__(text) > LONGEST_READ
+    masked = _lexer.mask(head, dialect, cut=too_long)
+    shown, words, cut, in_rows = _shape.shape(masked, dialect, cut=too_long)
+    operation, summary = _summary.describe(shown, words)
+    normal = " ".join(words)
+    redacted = "".join(shown).lstrip()
+    found = masked.comments
+    if cut:
+        end = str.__getitem__(text, _TAIL)
+        if in_rows:
+            normal += _after_rows(end, dialect)
+        redacted += " …"
+        last = comments.last_comment(end)
+        if last:
+            found = [*found, last]
+    if _DIGIT.search(normal):
+        normal = _RANDOM.sub("0", normal)
+        redacted = _RANDOM.sub("0", redacted)
+        summary = _RANDOM.sub("0", summary)
+    if len(redacted) * 4 > LONGEST_TEXT:
+        redacted = _shorten(redacted)
+    comment = comments.attribution(found) if found else None
+    return Statement(_fingerprint(normal), operation, summary, redacted, comment)
+
+
+_READ = slice(0, LONGEST_READ)
+_TAIL = slice(-comments.LONGEST_COMMENT, None)
+
+_ROWS_END = re.compile(
+    r"\)\s*((?:AS\s+\w+\s*(?:\([^()]*\)\s*)?)?(?:ON\s+(?:CONFLICT|DUPLICATE)|RETURNING)\b.*)\Z",
+    re.DOTALL | re.IGNORECASE,
+)
+
+
+def _after_rows(end: str, dialect: _lexer.Dialect) -> str:
+    """What stands behind the rows of an INSERT that was cut. It is hashed and never shown."""
+    found = _ROWS_END.search(end)
+    if not found:
+        return ""
+    return " " + " ".join(_shape.shape(_lexer.mask(found[1], dialect), dialect).words)
+
+
+# Digits that somebody made up: the time in the name of a temporary table, a UUID. Left in, each
+# run of a job would have statements of its own.
+_DIGIT = re.compile(r"[0-9]")
+_RANDOM = re.compile(
+    r"[0-9a-fA-F]{8}(?:[_-][0-9a-fA-F]{4}){3}[_-][0-9a-fA-F]{12}"
+    r"|(?<![0-9A-Fa-f])(?=[A-Fa-f]*[0-9])[0-9A-Fa-f]{16,}"
+    r"|[0-9]{10,}"
+)
+
+
+def _fingerprint(normal: str) -> str:
+    return blake2b(f"{VERSION} {normal}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def _shorten(text: str) -> str:
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= LONGEST_TEXT:
+        return text
+    return encoded[: LONGEST_TEXT - 4].decode("utf-8", "ignore").rstrip(" …") + " …"
