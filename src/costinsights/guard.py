@@ -31,6 +31,17 @@ class suppressed:  # noqa: N801  a context manager, named for what it does
         busy.reset(self._token)
 
 
+def free(token: Token[str | None]) -> None:
+    """Undo a `busy.set`, unless this is another context than that was in.
+
+    A coroutine that nobody awaits any more is closed wherever it happens to be collected.
+    """
+    try:  # `contextlib.suppress` would be slower, and this is on the hot path
+        busy.reset(token)
+    except ValueError:
+        return
+
+
 def swallow(place: str, error: BaseException) -> None:
     """Keep an error of ours from the program: count it, and say it once a kind.
 

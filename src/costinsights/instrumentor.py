@@ -17,11 +17,14 @@ from costinsights.imports import forget, when_imported
 from costinsights.patching import Hook, Patch, Probe, here, owner_of, probe_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
 
     from costinsights.recorder import Recorder
     from costinsights.records import Resource
+
+# MySQL's drivers say 2**64 - 1 for "not known yet".
+UNKNOWN_ROWS = 1 << 63
 
 __all__ = ["DBAPIInstrumentor", "Hook", "Makes", "NotEnabled", "Usage"]
 
@@ -224,12 +227,25 @@ class DBAPIInstrumentor:
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what the finished call used, or None. By default the cursor's ``rowcount``."""
-        rows = getattr(cursor, "rowcount", -1)
-        return Usage(rows) if rows.__class__ is int and rows >= 0 else None
+        rows = rowcount(cursor)
+        return None if rows is None else Usage(rows)
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """Tell whether a lazy call left rows to fetch. By default: the cursor is described."""
-        return getattr(cursor, "description", None) is not None
+        unread = self.unread(cursor)
+        return getattr(cursor, "description", None) is not None if unread is None else unread
+
+    def unread(self, cursor: Any) -> bool | None:
+        """Tell whether the server still has rows, or results, of the call; None if nobody says."""
+        return None
+
+    def owed(self, cursor: Any) -> Iterable[object]:
+        """Return what stands for answers that a deferred call did not wait for, last one first."""
+        return ()
+
+    def next_answer(self, source: Any) -> object:
+        """Return what stands for the answer that comes next to a method of fetch "waiting"."""
+        return None
 
     def text(self, query: Any, cursor: Any) -> str | None:
         """Return the text of a query that is not a plain `str`; None when there is none."""
@@ -240,10 +256,19 @@ class DBAPIInstrumentor:
         return None
 
 
+def rowcount(cursor: Any) -> int | None:
+    """Return a cursor's ``rowcount``, or None where it knows none."""
+    rows = getattr(cursor, "rowcount", -1)
+    return rows if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS else None
+
+
 def follow(start: Any, path: str) -> Any:
-    """Follow a dotted path of attributes; None where it breaks off."""
+    """Follow a dotted path of attributes; None where it breaks off, or a property fails."""
     for name in path.split("."):
-        start = getattr(start, name, None)
+        try:
+            start = getattr(start, name, None)
+        except Exception:  # noqa: BLE001  a connection that is lost has nothing to say about itself
+            return None
         if start is None:
             return None
     return start

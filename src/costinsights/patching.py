@@ -8,16 +8,15 @@ share one body in `Probe`. Together with `costinsights.guard` this is the only p
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager, contextmanager
 from functools import update_wrapper
+from operator import attrgetter
 from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from costinsights.guard import SUPPRESSED, busy, swallow
-from costinsights.steps import stepped, stepped_async
+from costinsights.guard import SUPPRESSED, busy, free, swallow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import Callable
 
     from costinsights.factories import Makes
     from costinsights.instrumentor import DBAPIInstrumentor
@@ -27,7 +26,9 @@ if TYPE_CHECKING:
 Kind = Literal[
     "call", "async", "generator", "async_generator", "context", "async_context", "factory"
 ]
-Fetch = Literal["one", "many", "all", "next", "close", "frame"]
+Fetch = Literal[
+    "one", "many", "all", "next", "page", "set", "close", "frame", "part", "arrival", "waiting"
+]
 
 
 class Hook(NamedTuple):
@@ -38,7 +39,11 @@ class Hook(NamedTuple):
     0) or is None where there is none; ``batch`` likewise the sequence of parameter sets of an
     ``executemany``; ``operation`` replaces the operation that the text would give; ``lazy`` says
     that rows are still to come from the server, or from the engine, when the call returns;
-    ``fetch`` marks a method that brings such rows, or that ends them.
+    ``fetch`` marks a method that brings such rows, or that ends them: "page" is told how many, None
+    for all; "set" goes on to the next result of the same call; "part" works on the call and brings
+    no rows. ``deferred`` says that the
+    call may return before the server has answered; a method of fetch "arrival" is then called with
+    each answer, and one of fetch "waiting" waits for them.
     """
 
     target: str
@@ -46,8 +51,15 @@ class Hook(NamedTuple):
     statement: tuple[int, str] | None = (1, "query")
     batch: tuple[int, str] | None = None
     operation: str | None = None
+    prefix: str = ""
+    """What the library puts before the argument to make a statement of it, such as ``"CALL "``."""
+    rows: Callable[[Any, Any], int | None] | None = None
+    """Counts the rows, from the instance and what came back, where `rowcount` is not the answer."""
     lazy: bool = False
+    deferred: bool = False
     fetch: Fetch | None = None
+    of: str = ""
+    """With `fetch`: the dotted path from the instance to the cursor that the call was made on."""
     makes: Makes | None = None
     """With kind "factory": what the callable makes. See `costinsights.factories`."""
     leaf: bool = False
@@ -63,12 +75,16 @@ class Probe:
         "batch",
         "connection_of",
         "counts_rows",
+        "deferred",
         "hook",
         "instrumentor",
         "lazy",
         "name",
+        "of",
         "operation",
+        "prefix",
         "recorder",
+        "rows",
         "statement",
     )
 
@@ -80,7 +96,9 @@ class Probe:
         self.connection_of = instrumentor.connection_of
         self.counts_rows = instrumentor.counts_rows
         self.statement, self.batch = hook.statement, hook.batch
-        self.operation, self.lazy = hook.operation, hook.lazy
+        self.operation, self.lazy, self.prefix = hook.operation, hook.lazy, hook.prefix
+        self.rows, self.deferred = hook.rows, hook.deferred
+        self.of = attrgetter(hook.of) if hook.of else None
         self.recorder: Recorder | None = None
 
     def begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CostSpan | None:
@@ -109,15 +127,22 @@ class Probe:
         if recorder is None or not recorder.opened:
             return None
         try:
-            return recorder.opened_by(args[0])
+            return recorder.opened_by(args[0] if self.of is None else self.of(args[0]))
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(self.hook.target, ours)
             return None
 
-    def fetched(self, span: CostSpan, result: object, error: BaseException | None = None) -> None:
+    def fetched(
+        self,
+        span: CostSpan,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: object,
+        error: BaseException | None = None,
+    ) -> None:
         """Count what a fetch brought, and complete the span when it was the last."""
         try:
-            span.recorder.fetched(span, self.hook.fetch, result, error)
+            span.recorder.fetched(span, self.hook.fetch, args, kwargs, result, error)
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(self.hook.target, ours)
 
@@ -143,6 +168,39 @@ class Probe:
             return
         try:
             span.recorder.delivered(span)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(self.hook.target, ours)
+
+    def lend(self, span: CostSpan | None) -> None:
+        """Let the other methods of the cursor's work run the span's clock, until `end`."""
+        if span is None:
+            return
+        try:
+            span.recorder.lend(span)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(self.hook.target, ours)
+
+    def arrived(self, args: tuple[Any, ...], error: BaseException | None = None) -> None:
+        """Hand an answer, or the error that it became, to the call that waits for it."""
+        try:
+            if self.recorder is not None:
+                self.recorder.owed.arrived(self, args[0], args[1], args[2], error)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(self.hook.target, ours)
+
+    def waits(self, source: object) -> None:
+        """The driver begins to wait for answers; the clock of the call that is next runs."""
+        try:
+            if self.recorder is not None:
+                self.recorder.owed.waits(self, source)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(self.hook.target, ours)
+
+    def waited(self, source: object, error: BaseException | None = None) -> None:
+        """The driver waits no more."""
+        try:
+            if self.recorder is not None:
+                self.recorder.owed.waited(source, error)
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(self.hook.target, ours)
 
@@ -174,27 +232,28 @@ class Probe:
 
 def wrap(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     """Return the wrapper of `function` that reports to `probe`."""
-    if probe.hook.kind == "factory":
-        from costinsights.factories import factory_wrapper as make
+    hook = probe.hook
+    make: Callable[[Callable[..., Any], Probe], Callable[..., Any]]
+    if hook.kind == "factory":
+        from costinsights.factories import factory_wrapper
+
+        make = factory_wrapper
+    elif hook.kind in ("call", "async") and hook.fetch != "arrival":
+        make = _call_wrapper if hook.fetch is None else _fetch_wrapper
     else:
-        make = _fetch_wrapper if probe.hook.fetch is not None else _call_wrapper
-    wrapper = make(function, probe)
-    if probe.hook.kind not in ("context", "async_context"):
-        _resemble(wrapper, function)
+        from costinsights.prolonged import wrapper_of
+
+        make = wrapper_of(hook)
+    wrapper = update_wrapper(make(function, probe), function)
     wrapper.__costinsights__ = probe  # type: ignore[attr-defined]
     return wrapper
-
-
-def _resemble(wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
-    update_wrapper(wrapper, function)
 
 
 def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     begin, end, tagged, name = probe.begin, probe.end, probe.tagged, probe.name
     held, hold, release = busy.get, busy.set, busy.reset
-    kind = probe.hook.kind
 
-    if kind == "call":
+    if probe.hook.kind == "call":
         target, leaf = probe.hook.target, probe.hook.leaf
 
         # Written out, where the other kinds call `begin` and `end`: this is the hot path.
@@ -228,145 +287,29 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
         return call
 
-    if kind == "async":
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        recorder = probe.recorder
+        if recorder is None or (other := held()) is name or other is SUPPRESSED:
+            return await function(*args, **kwargs)
+        token = hold(name)
+        span = begin(args, kwargs)
+        try:
+            if recorder.tagger is not None:
+                args, kwargs = tagged(args, kwargs)
+            result = await function(*args, **kwargs)
+        except BaseException as error:
+            free(token)
+            end(span, None, error)
+            raise
+        free(token)
+        end(span, result)
+        return result
 
-        async def acall(*args: Any, **kwargs: Any) -> Any:
-            recorder = probe.recorder
-            if recorder is None or (other := held()) is name or other is SUPPRESSED:
-                return await function(*args, **kwargs)
-            token = hold(name)
-            span = begin(args, kwargs)
-            try:
-                if recorder.tagger is not None:
-                    args, kwargs = tagged(args, kwargs)
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                release(token)
-                end(span, None, error)
-                raise
-            release(token)
-            end(span, result)
-            return result
-
-        return acall
-
-    if kind == "generator":
-
-        def generate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-            if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
-                inner: Generator[Any, Any, Any] = function(*args, **kwargs)
-                return (yield from inner)
-            args, kwargs = tagged(args, kwargs)
-            steps = _Steps(probe, args, kwargs)
-            try:
-                return (yield from stepped(function(*args, **kwargs), steps, steps.delivered))
-            finally:
-                steps.close()
-
-        return generate
-
-    if kind == "async_generator":
-
-        async def agenerate(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
-            outer = inner = function(*args, **kwargs)
-            steps: _Steps | None = None
-            if probe.recorder is not None and held() not in (name, SUPPRESSED):
-                steps = _Steps(probe, args, kwargs)
-                outer = stepped_async(inner, steps, steps.delivered)
-            try:
-                async for item in outer:
-                    yield item
-            finally:
-                await outer.aclose()
-                if steps is not None:
-                    steps.close()
-
-        return agenerate
-
-    if kind == "context":
-
-        @contextmanager
-        def context(*args: Any, **kwargs: Any) -> Generator[Any]:
-            if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
-                with function(*args, **kwargs) as value:
-                    yield value
-                return
-            args, kwargs = tagged(args, kwargs)
-            span = begin(args, kwargs)
-            try:
-                with function(*args, **kwargs) as value:
-                    yield value
-            except BaseException as error:
-                end(span, None, error)
-                raise
-            end(span, None)
-
-        _resemble(context, function)
-        return context
-
-    if kind == "async_context":
-
-        @asynccontextmanager
-        async def acontext(*args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
-            if probe.recorder is None or (other := held()) is name or other is SUPPRESSED:
-                async with function(*args, **kwargs) as value:
-                    yield value
-                return
-            args, kwargs = tagged(args, kwargs)
-            span = begin(args, kwargs)
-            try:
-                async with function(*args, **kwargs) as value:
-                    yield value
-            except BaseException as error:
-                end(span, None, error)
-                raise
-            end(span, None)
-
-        _resemble(acontext, function)
-        return acontext
-
-    raise ValueError(f"no wrapper for a hook of kind {kind!r}")
-
-
-class _Steps:
-    """The span of a generator: its clock runs only while the generator's own code does."""
-
-    __slots__ = ("_args", "_kwargs", "_probe", "_span", "_token")
-
-    def __init__(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._probe, self._args, self._kwargs = probe, args, kwargs
-        self._span: CostSpan | None = None
-        self._token: Any = None
-
-    def __enter__(self) -> None:
-        self._token = busy.set(self._probe.name)
-        if self._span is None:
-            self._span = self._probe.begin(self._args, self._kwargs)
-        else:
-            self._probe.resume(self._span)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        busy.reset(self._token)
-        if error is None:
-            self._probe.pause(self._span)
-        elif isinstance(error, (StopIteration, StopAsyncIteration)):
-            self._probe.complete(self._span, None)
-        else:
-            self._probe.complete(self._span, error)
-
-    def delivered(self) -> None:
-        """Count a row, and put the span in the ledger before the caller gets the first."""
-        self._probe.delivered(self._span)
-
-    def close(self) -> None:
-        """The generator is left: what was not read will never be."""
-        self._probe.complete(self._span, None, partial=True)
+    return acall
 
 
 def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
-    name, held, hold, release = probe.name, busy.get, busy.set, busy.reset
+    name, held, hold = probe.name, busy.get, busy.set
 
     if probe.hook.kind == "async":
 
@@ -379,11 +322,11 @@ def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., 
             try:
                 result = await function(*args, **kwargs)
             except BaseException as error:
-                release(token)
-                probe.fetched(span, None, error)
+                free(token)
+                probe.fetched(span, args, kwargs, None, error)
                 raise
-            release(token)
-            probe.fetched(span, result)
+            free(token)
+            probe.fetched(span, args, kwargs, result)
             return result
 
         return afetch
@@ -397,14 +340,20 @@ def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., 
         try:
             result = function(*args, **kwargs)
         except BaseException as error:
-            release(token)
-            probe.fetched(span, None, error)
+            free(token)
+            probe.fetched(span, args, kwargs, None, error)
             raise
-        release(token)
-        probe.fetched(span, result)
+        free(token)
+        probe.fetched(span, args, kwargs, result)
         return result
 
     return fetch
+
+
+_REMADE: dict[type, Callable[[Any], Any]] = {
+    staticmethod: staticmethod,
+    classmethod: classmethod,
+}
 
 
 class Patch:
@@ -428,9 +377,9 @@ class Patch:
         setattr(owner, self._name, self._placed)
 
     def _wrapped(self, original: Any) -> Any:
-        kind: Any = original.__class__
-        if kind is staticmethod or kind is classmethod:
-            return kind(wrap(original.__func__, self.probe))
+        remake = _REMADE.get(original.__class__)
+        if remake is not None:
+            return remake(wrap(original.__func__, self.probe))
         wrapper = wrap(original, self.probe)
         # What everybody can see of a function in C, its type and repr, stays as it is. Nobody looks
         # at a private one, and wrapt takes 130 ms to import.

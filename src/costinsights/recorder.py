@@ -18,7 +18,9 @@ import msgspec
 from costinsights import orchestrators
 from costinsights.attribution import Scope, active_scope, overlay
 from costinsights.guard import swallow
+from costinsights.instrumentor import UNKNOWN_ROWS, rowcount
 from costinsights.ledger.seal import seal
+from costinsights.owed import Owed
 from costinsights.records import (
     MAX_INTEGER,
     AttributionLine,
@@ -103,6 +105,7 @@ class Recorder:
         self.tagger = tagger
         # Cursors whose rows are still to come, by identity.
         self.opened: dict[int, CostSpan] = {}
+        self.owed = Owed(self)
         self._calls = count(1)
         self._targets: dict[int, tuple[ref[Any], Target]] = {}
         self._known_targets: dict[object, Target] = {}
@@ -118,21 +121,23 @@ class Recorder:
         self.writer = writer
         self._calls = count(1)
         self.opened.clear()
+        self.owed.clear()
         for target in self._known_targets.values():
             if target.capacity is not None:
                 target.capacity.reset()
 
     # -- one call -------------------------------------------------------------------------------
 
-    def begin(
-        self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> CostSpan | None:
+    def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> CostSpan | None:
         """Open a span and start its clocks; None inside somebody's own "do not trace me"."""
         context = surrounding()
         if context is not None and is_suppressed(context):
             return None
         instance = args[0] if args else None
-        connection = probe.connection_of(instance)
+        try:
+            connection = probe.connection_of(instance)
+        except (AttributeError, ReferenceError):  # a cursor that was closed, or never opened
+            connection = None
         known = self._targets.get(id(connection))
         if known is not None and known[0]() is connection:
             target = known[1]
@@ -179,15 +184,21 @@ class Recorder:
             self._batch(span, _argument(span, probe.batch))
         if error is not None:
             span.note("e", describe_error(error))
+        elif probe.deferred and self.owed.add(span, cursor, probe.instrumentor.owed(cursor)):
+            pass  # the answers will be counted when they come
+        elif probe.rows is not None:
+            span.rows = probe.rows(cursor, result)
         elif probe.counts_rows:
             # Nearly every call comes this way: the cursor's own count, and nothing more.
             rows = getattr(cursor, "rowcount", -1)
-            if rows.__class__ is int and rows >= 0:
-                span.rows = rows
+            if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
+                span.rows = rows  # `rowcount`, written out
         else:
             self._use(span, probe.instrumentor.usage(cursor, result))
         if probe.lazy and error is None and probe.instrumentor.has_rows(cursor, result):
             self._open(span, cursor)
+        elif span.cursor is not None:
+            self._close(span)
         span.args = span.kwargs = None  # the parameters are the program's, and not kept alive
         span.done = not span.partial
         self._write(span)
@@ -222,23 +233,38 @@ class Recorder:
             self._write(span)
 
     def fetched(
-        self, span: CostSpan, how: Fetch | None, result: Any, error: BaseException | None
+        self,
+        span: CostSpan,
+        how: Fetch | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        error: BaseException | None,
     ) -> None:
         """Add what a fetch brought; complete the span when nothing is left."""
         self.pause(span)
         span.changed = True
+        if how == "part":
+            return
         if error is not None:
             if how == "next" and isinstance(error, (StopIteration, StopAsyncIteration)):
                 self.complete(span, None)
-            else:
+            elif how != "close":  # one that cannot be closed is still open
                 self.complete(span, error)
             return
         if how == "close":
             self.complete(span, None, partial=True)
             return
-        got = _rows_in(how, result)
-        span.rows = (span.rows if span.rows and span.rows > 0 else 0) + got
-        if how in ("all", "frame") or not got:
+        cursor = args[0]
+        got = (rowcount(cursor) or 0) if how == "set" and result else _rows_in(how, result)
+        span.rows = (span.rows or 0) + got
+        unread = span.probe.instrumentor.unread(cursor)
+        if unread is None:  # the driver does not tell: a fetch that brought all it could does
+            unread = how in ("one", "next") and got == 1
+            unread = unread or (how == "set" and bool(result))
+            unread = unread or (how == "page" and args[1] is not None and got >= args[1])
+            unread = unread or (how == "many" and 0 < got >= _asked(cursor, args, kwargs))
+        if not unread:
             self.complete(span, None)
 
     def complete(
@@ -251,9 +277,7 @@ class Recorder:
         span.done = span.rare = True
         span.partial = partial
         if span.cursor is not None:
-            cursor, span.cursor = span.cursor(), None
-            if cursor is not None and self.opened.get(id(cursor)) is span:
-                del self.opened[id(cursor)]
+            self._close(span)
         if error is not None:
             span.note("e", describe_error(error))
         if span.counted is None:
@@ -291,6 +315,19 @@ class Recorder:
         span.partial = span.rare = True
         self.opened[key] = span
 
+    def lend(self, span: CostSpan) -> None:
+        """Stop the clocks, until a method that works on the same cursor runs them, or `end`."""
+        self.pause(span)
+        cursor = span.args[0] if span.args else None
+        span.cursor = ref(cursor)
+        self.opened[id(cursor)] = span
+
+    def _close(self, span: CostSpan) -> None:
+        cursor = span.cursor() if span.cursor is not None else None
+        span.cursor = None
+        if cursor is not None and self.opened.get(id(cursor)) is span:
+            del self.opened[id(cursor)]
+
     def _supersede(self, cursor: object) -> None:
         """A cursor runs its next statement: the rows of the last one will never be read."""
         span = self.opened_by(cursor)
@@ -307,6 +344,8 @@ class Recorder:
             args, kwargs = span.args or (), span.kwargs or {}
             query = args[position] if len(args) > position else kwargs.get(name)
             if query is not None:
+                if probe.prefix and query.__class__ is str:
+                    query = probe.prefix + query
                 statement, span.definition = self._statement(span, query)
                 span.statement = statement
         if probe.operation is not None:
@@ -316,7 +355,7 @@ class Recorder:
         # What an attribution depends on; None where, as mostly, that is the scope alone.
         key: object = orchestrators.present()
         if self.rules:
-            key = (key, statement, span.target)
+            key = (key, statement, span.target, probe.operation)
         elif statement is not None and statement.comment:
             key = (key, statement)
         found = scope.resolved.get(key)
@@ -327,7 +366,7 @@ class Recorder:
     def _statement(self, span: CostSpan, query: Any) -> tuple[Statement | None, Definition | None]:
         instrumentor = span.probe.instrumentor
         if query.__class__ is not str:
-            query = instrumentor.text(query, span.args[0] if span.args else None)
+            query = self._text(span, query)
             if query is None:
                 return None, None
         if len(query) > TEXT_LIMIT:
@@ -353,20 +392,26 @@ class Recorder:
             if len(self._fingerprints) >= MAX_STATEMENTS:
                 self._fingerprints.clear()
             self._fingerprints[statement.fingerprint] = definition
-        if (
-            len(statements) >= MAX_STATEMENTS
-            or self._cached_text + len(query) > MAX_CACHED_TEXT
-        ):
+        if len(statements) >= MAX_STATEMENTS or self._cached_text + len(query) > MAX_CACHED_TEXT:
             self._statements.clear()
             self._cached_text = 0
         self._cached_text += len(query)
         statements[query] = statement, definition
         return statement, definition
 
+    def _text(self, span: CostSpan, query: Any) -> str | None:
+        try:
+            return span.probe.instrumentor.text(query, span.args[0] if span.args else None)
+        except Exception as error:  # noqa: BLE001  the call is charged for all the same
+            swallow(f"the text of {span.probe.hook.target}", error)
+            return None
+
     def _target(self, probe: Probe, connection: object) -> Target:
         instrumentor = probe.instrumentor
-        facts = instrumentor.resource(connection)
-        system = instrumentor.system_of(connection)
+        facts, system = Resource(), instrumentor.system
+        if connection is not None:
+            facts = instrumentor.resource(connection)
+            system = instrumentor.system_of(connection)
         known = (system, instrumentor.name, facts)
         target = self._known_targets.get(known)
         if target is None:
@@ -398,7 +443,7 @@ class Recorder:
         try:
             self._targets[key] = ref(connection, lambda _: self._targets.pop(key, None)), target
         except TypeError:
-            pass  # a connection that cannot be followed is asked again each time
+            return target  # a connection that cannot be followed is asked again each time
         return target
 
     def _price(self, capacity: Capacity) -> Definition:
@@ -455,8 +500,15 @@ class Recorder:
         if context is not None:
             yield context.rule, context.labels
         yield "environment", self.labels
+        target, probe = span.target, span.probe
         for rule in self.rules:
-            if rule.matches(span.target.system, span.target.resource, statement):
+            if rule.matches(
+                target.system,
+                target.resource,
+                statement,
+                instrumentor=probe.name,
+                operation=probe.operation,
+            ):
                 yield f"rule:{rule.name}", rule.labels
 
     # -- the entry ------------------------------------------------------------------------------
@@ -531,8 +583,14 @@ def _argument(span: CostSpan, where: tuple[int, str]) -> Any:
 def _size(sequence: Any) -> int | None:
     try:
         return len(sequence)
-    except TypeError:
+    except Exception:  # noqa: BLE001  an iterator, or something of the program's own
         return None
+
+
+def _asked(cursor: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return how many rows a ``fetchmany`` asked for."""
+    size: Any = args[1] if len(args) > 1 else kwargs.get("size")
+    return size if isinstance(size, int) and size else getattr(cursor, "arraysize", 1)
 
 
 def _rows_in(how: Fetch | None, result: Any) -> int:
@@ -540,6 +598,8 @@ def _rows_in(how: Fetch | None, result: Any) -> int:
         return 0
     if how in ("one", "next"):
         return 1
+    if how == "set":
+        return 0
     size = _size(result)
     if size is None:
         size = getattr(result, "num_rows", None)

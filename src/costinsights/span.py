@@ -22,6 +22,7 @@ class CostSpan:
     __slots__ = (
         "args",
         "attribution",
+        "awaits",
         "changed",
         "counted",
         "cursor",
@@ -61,6 +62,8 @@ class CostSpan:
     ended: int
     """Monotonic clock when it last gave it back."""
     number: int
+    awaits: int
+    """Answers that the server still owes, once the call has returned without them."""
 
     def __init__(
         self,
