@@ -24,6 +24,14 @@ EXIT_SECONDS = 1.5
 class Followers(Protocol):
     """Everything that follows the ledger."""
 
+    def begun(self) -> None:
+        """Note that a segment has been opened; called on the thread whose entry it is for."""
+        ...
+
+    def wait(self, deadline: float) -> bool:
+        """Have what is written exported; False when the monotonic `deadline` comes first."""
+        ...
+
     def step(self) -> None:
         """Export what is new."""
         ...
@@ -49,7 +57,14 @@ class Background:
         self._deadline = 0.0
 
     def start(self) -> None:
-        """Start the thread, unless it runs or the interpreter no longer allows one."""
+        """Start the thread, unless it runs or the interpreter no longer allows one.
+
+        Called with each segment that is opened.
+        """
+        try:
+            self._follow().begun()
+        except Exception as error:  # noqa: BLE001  the entry that is being written goes first
+            swallow("exporters", error)
         if self._thread is not None or self._closing:
             return
         thread = threading.Thread(target=self._run, name="costinsights", daemon=True)
@@ -63,11 +78,14 @@ class Background:
         """Have everything written so far exported; tell whether that was done in time."""
         if self._thread is None:
             return True
+        deadline = monotonic() + timeout
         with self._flushed:
             self._asked += 1
             asked = self._asked
             self._wake.set()
-            return self._flushed.wait_for(lambda: self._done >= asked, timeout)
+            if not self._flushed.wait_for(lambda: self._done >= asked, timeout):
+                return False
+        return self._followers is None or self._followers.wait(deadline)
 
     def close(self) -> None:
         """Bring the ledger to the disk, give exporters their last chance, and stop."""
@@ -88,20 +106,21 @@ class Background:
                 if not self._closing:
                     self._step()
             try:
-                if self._followers is None:
-                    self._followers = self._make()
-                self._followers.close(self._deadline)
+                self._follow().close(self._deadline)
             except Exception as error:  # noqa: BLE001  ours must not reach the program
                 swallow("exporters", error)
+
+    def _follow(self) -> Followers:
+        if self._followers is None:
+            self._followers = self._make()
+        return self._followers
 
     def _step(self) -> None:
         with self._flushed:
             asked = self._asked
         try:
             self._writer.tick()
-            if self._followers is None:
-                self._followers = self._make()
-            self._followers.step()
+            self._follow().step()
         except Exception as error:  # noqa: BLE001  the next second is another chance
             swallow("background", error)
         with self._flushed:

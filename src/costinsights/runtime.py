@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from costinsights.background import Background
-    from costinsights.background import Followers as Following
     from costinsights.config import Config
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.ledger.writer import Writer
@@ -70,18 +69,20 @@ class Runtime:
 
     def _writer(self) -> Writer:
         from costinsights.background import Background
+        from costinsights.followers import Followers
         from costinsights.ledger.writer import Writer
 
         writer = Writer(
-            self.config.ledger, self.process, self._header, say, lambda: background.start()
+            self.config.ledger,
+            self.process,
+            self._header,
+            say,
+            lambda: background.start(),  # noqa: PLW0108  it is made just below
         )
-        self._background = background = Background(writer, lambda: self._followers(writer))
+        self._background = background = Background(
+            writer, lambda: Followers(self.config, self.exporters, writer)
+        )
         return writer
-
-    def _followers(self, writer: Writer) -> Following:
-        from costinsights.followers import Followers
-
-        return Followers(self.config, self.exporters, writer)
 
     def _header(self) -> bytes:
         import socket
@@ -285,5 +286,3 @@ def _after_fork() -> None:
             _runtime.forked()
         except Exception as error:  # noqa: BLE001  the child must live
             swallow("fork", error)
-
-
