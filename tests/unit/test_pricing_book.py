@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costinsights.pricing import PriceBook, PriceBookError
@@ -107,7 +107,7 @@ def test_discounts_multiply_exactly_and_are_told(tmp_path: Path) -> None:
         assert line.discounts == ("agreement × 0.9", "prepaid × 0.875")
     quote = book.quote("aws.glue", {"dpu_hours": 1}, "us-east-1")
     assert quote.amount == Decimal("0.3465")
-    assert "0.44, agreement × 0.9 × prepaid × 0.875" in quote.formula
+    assert "list 0.44, agreement × 0.9, prepaid × 0.875" in quote.formula
     other = book.get(RDS)
     assert other is not None
     assert other.list_price is None
@@ -374,11 +374,12 @@ def test_a_day_that_is_none_is_unknown() -> None:
     assert "is not a day" in quote.reason
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.sampled_from(BOOK.systems()),
     st.dictionaries(
         st.sampled_from([line.meter for line in BOOK.lines()]),
-        st.integers(-10, 10**20) | st.text(max_size=5) | st.floats(),
+        st.integers(-10, 10**20) | st.just(10**5000) | st.text(max_size=5) | st.floats(),
         max_size=3,
     ),
     st.sampled_from([None, "us-east-1", "westeurope", "us-central1", "x"]),
@@ -393,6 +394,7 @@ def test_a_quote_never_raises(
         assert quote.amount >= 0
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, 10**15), st.integers(0, 10**15))
 def test_more_usage_never_costs_less(one: int, more: int) -> None:
     amounts = [

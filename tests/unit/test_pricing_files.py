@@ -512,13 +512,13 @@ def _totals(book: PriceBook) -> list[object]:
     ]
 
 
-def test_a_thousand_mutants_are_refused_or_change_nothing(tmp_path: Path) -> None:
+def test_hundreds_of_mutants_are_refused_or_change_nothing(tmp_path: Path) -> None:
     rng = random.Random(4711)
     totals = _totals(load(tmp_path, GOOD))
     assert None not in totals
     refusals: list[PriceBookError] = []
     last_line = same = 0
-    for number in range(1000):
+    for number in range(650):
         mutate = MUTATIONS[number % len(MUTATIONS)]
         lines = GOOD.split("\n")
         mutant = mutate(rng, list(lines))
@@ -531,11 +531,12 @@ def test_a_thousand_mutants_are_refused_or_change_nothing(tmp_path: Path) -> Non
         assert _totals(book) == totals, (mutate.__name__, number)
         same += 1
     assert len(refusals) >= 400
-    assert same >= 150
+    assert same >= 100
     assert {error.path for error in refusals} == {str(tmp_path / "own.toml")}
     assert all(1 <= error.line <= last_line for error in refusals)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused_or_hold_nothing(content: bytes) -> None:
     lines: dict[str, PriceLine] = {}
@@ -548,6 +549,7 @@ def test_arbitrary_bytes_are_refused_or_hold_nothing(content: bytes) -> None:
     assert not lines
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=40))
 def test_a_number_is_exactly_what_is_written(text: str) -> None:
     try:
@@ -557,7 +559,7 @@ def test_a_number_is_exactly_what_is_written(text: str) -> None:
     assert f"{number:f}" == text
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.decimals(min_value=0, max_value=10**15 - 1, places=18, allow_nan=False))
 def test_no_digit_of_a_price_is_lost(price: Decimal) -> None:
     if not price:

@@ -18,7 +18,7 @@ from rich.text import Text
 from costinsights.pricing import PriceBook, PriceBookError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Sequence, Sized
 
     from rich.console import RenderableType
 
@@ -79,7 +79,7 @@ def list_(
             )
         if lines:
             _print(table)
-        click.echo(f"{len(lines)} price line{'' if len(lines) == 1 else 's'}")
+        click.echo(_count(lines, "price line"))
 
 
 @prices.command()
@@ -139,10 +139,10 @@ def check(file: str) -> None:
     built_in = PriceBook.load()
     overridden = sum(1 for key in found.lines if built_in.get(key) is not None)
     counts = (
-        f"{len(found.lines)} price lines ({overridden} of them over built-in ones)",
-        f"{len(found.rules)} rules",
-        f"{len(found.discounts)} discounts",
-        f"{len(found.entries)} capacities",
+        f"{_count(found.lines, 'price line')} ({overridden} of them over built-in ones)",
+        _count(found.rules, "rule"),
+        _count(found.discounts, "discount"),
+        _count(found.entries, "capacity", "capacities"),
     )
     click.echo(f"{file}: good: {', '.join(counts)}; book {book.version}")
 
@@ -219,6 +219,10 @@ def _nearest(key: str, book: PriceBook) -> str:
 
 
 # What is printed
+
+
+def _count(things: Sized, one: str, many: str = "") -> str:
+    return f"{len(things)} {one if len(things) == 1 else many or one + 's'}"
 
 
 def _print_quote(quote: Quote, style: str) -> None:

@@ -17,7 +17,7 @@ from costinsights.pricing.units import is_hourly
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_FIELDS = (
+FIELDS = (
     "name, system, host, port, database, service, price, currency, unit, line, count, source, as_of"
 )
 _LARGEST_PORT = 65_535
@@ -136,7 +136,7 @@ def read_entry(table: Mapping[str, object], number: int, path: str, place: int) 
     for alone in ("price", "currency", "unit"):
         if line is not None and alone in fields:
             raise FieldError(alone, f"say either line or {alone}, not both")
-    fields.finish(_FIELDS)
+    fields.finish(FIELDS)
     if (entry.system, entry.host, entry.port, entry.database, entry.service) == (None,) * 5:
         raise FieldError(
             None, "say what runs on it: system, host, port, database or service, or several"

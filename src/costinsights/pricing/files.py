@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _TABLES = ("price", "rule", "discount", "capacity")
-_PRICE_FIELDS = (
+PRICE_FIELDS = (
     "key, provider, service, sku, system, also, resource_service, meter, dims, defaults, region, "
     "regions, unit, unit_scale, price, currency, minimum, increment, tier_from, tier_to, "
     "valid_from, valid_to, free, unsourced, as_of, source, note"
 )
-_RULE_FIELDS = "name, system, meter, combine, terms, source"
-_TERM_FIELDS = "meter, dimension, table, default, minimum, increment, times, divide"
-_DISCOUNT_FIELDS = (
+RULE_FIELDS = "name, system, meter, combine, terms, source"
+TERM_FIELDS = "meter, dimension, table, default, minimum, increment, times, divide"
+DISCOUNT_FIELDS = (
     "name, multiplier, key, system, provider, service, region, currency, source, as_of"
 )
 _DISCOUNT_MATCH = ("key", "system", "provider", "service", "region", "currency")
@@ -178,7 +178,7 @@ def read_line(table: Mapping[str, object], origin: str, layer: int) -> PriceLine
         origin=origin,
         layer=layer,
     )
-    fields.finish(_PRICE_FIELDS)
+    fields.finish(PRICE_FIELDS)
     _check_line(line)
     return line
 
@@ -250,7 +250,7 @@ def _read_rule(table: Mapping[str, object], origin: str) -> Rule:
         source=fields.text("source"),
         origin=origin,
     )
-    fields.finish(_RULE_FIELDS)
+    fields.finish(RULE_FIELDS)
     if rule.combine not in COMBINATIONS:
         raise FieldError("combine", f"combine must be one of {', '.join(COMBINATIONS)}")
     return rule
@@ -270,7 +270,7 @@ def _read_term(table: Mapping[str, object]) -> Term:
             times=_or_one(fields.optional_number("times", signed=True)),
             divide=_or_one(fields.positive("divide")),
         )
-        fields.finish(_TERM_FIELDS)
+        fields.finish(TERM_FIELDS)
     except FieldError as error:
         raise FieldError("terms", f"a term: {error}") from None
     if bool(term.meter) == bool(term.dimension) or bool(term.dimension) != bool(term.table):
@@ -294,7 +294,7 @@ def _read_discount(table: Mapping[str, object], origin: str) -> Discount:
         fields.as_of("as_of", "unknown"),
         origin,
     )
-    fields.finish(_DISCOUNT_FIELDS)
+    fields.finish(DISCOUNT_FIELDS)
     if not 0 < multiplier <= _LARGEST_MULTIPLIER:
         raise FieldError(
             "multiplier",

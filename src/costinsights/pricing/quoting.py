@@ -335,10 +335,19 @@ def _number(name: str, value: Decimal | float | str) -> Fraction:
     try:
         number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     except (InvalidOperation, TypeError, ValueError):
-        raise _Unknown(f"{name}={value!r} is not a number") from None
+        raise _Unknown(f"{name}={_said(value)} is not a number") from None
     if not number.is_finite() or number < 0 or abs(number.adjusted()) > _LARGEST_EXPONENT:
-        raise _Unknown(f"{name}={value!r} is not a quantity, a number of 0 or more")
+        raise _Unknown(
+            f"{name}={_said(value)} is not a quantity, a number of 0 or more and of at most "
+            f"{_LARGEST_EXPONENT} digits"
+        )
     return Fraction(number)
+
+
+def _said(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 4 * _LARGEST_EXPONENT:
+        return "…"  # Python refuses to write out the largest numbers
+    return repr(value)[:60]
 
 
 def _is_ladder(lines: Sequence[PriceLine]) -> bool:
@@ -364,11 +373,10 @@ def _line_rules(parts: Sequence[Part]) -> str:
 
 
 def _price_words(line: PriceLine) -> str:
-    words = f"{line.price_text} {line.currency}"
     if line.list_price is None:
-        return words
-    factors = " × ".join(f"{name}" for name in line.discounts)
-    return f"{words} ({shown(Fraction(line.list_price))}, {factors})"
+        return f"{line.price_text} {line.currency}"
+    discounts = ", ".join(line.discounts)
+    return f"{_money(line.price)} {line.currency} (list {line.list_price:f}, {discounts})"
 
 
 def _rounded(number: Fraction) -> Decimal:
