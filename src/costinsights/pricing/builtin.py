@@ -5,7 +5,10 @@ A program that prices a database by its own hourly rate never parses any of them
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
+
+from costinsights.pricing.fields import newest_of
 
 if TYPE_CHECKING:
     from costinsights.pricing.files import PriceFile
@@ -14,14 +17,15 @@ if TYPE_CHECKING:
 PROVIDERS = ("aws", "azure", "databricks", "gcp", "snowflake")
 """A file each; every key in it begins with its name and a dot."""
 
+_FOLDER = os.path.join(os.path.dirname(__file__), "prices")
+_AS_OF = b'as_of = "'
 _parsed: dict[str, PriceFile] = {}
 
 
 def content(provider: str) -> bytes:
     """The raw file."""
-    from pathlib import Path
-
-    return (Path(__file__).parent / "prices" / f"{provider}.toml").read_bytes()
+    with open(os.path.join(_FOLDER, f"{provider}.toml"), "rb") as file:
+        return file.read()
 
 
 def price_file(provider: str) -> PriceFile:
@@ -43,7 +47,5 @@ def line(key: str) -> PriceLine | None:
 
 def newest_as_of(files: bytes) -> str:
     """The newest date in the raw files, without parsing them; a test holds it to the parsed."""
-    import re
-
-    found = re.findall(rb'^as_of = "(?:[0-9]{4}-(?=[0-9]{4}"))?([0-9-]+)"$', files, re.MULTILINE)
-    return max((date.decode() for date in found), default="")
+    dates = {line[len(_AS_OF) : -1] for line in files.split(b"\n") if line.startswith(_AS_OF)}
+    return max(newest_of(date.decode()) for date in dates)
