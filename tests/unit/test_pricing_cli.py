@@ -101,7 +101,7 @@ def test_show_tells_every_field_and_no_markup_is_obeyed(tmp_path: Path) -> None:
 def test_the_environment_names_own_files(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(OWN, encoding="utf-8")
-    result = run("show", GLUE, env={"COSTINSIGHTS_PRICES": str(own)})
+    result = run("show", GLUE, env={"COSTINSIGHTS_PRICE_BOOK": str(own)})
     assert "0.40" in result.output
 
 

@@ -33,7 +33,7 @@ _own_prices = click.option(
     "own",
     multiple=True,
     metavar="FILE",
-    envvar="COSTINSIGHTS_PRICES",
+    envvar="COSTINSIGHTS_PRICE_BOOK",
     type=click.Path(dir_okay=False),
     help="A price file of your own, over the built-in ones; may be given several times.",
 )
