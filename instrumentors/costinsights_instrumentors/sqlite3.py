@@ -1,0 +1,123 @@
+"""sqlite3: every statement of the standard library's module, also by ``connection.execute``.
+
+Measured: time in SQLite, rows returned or affected, errors and interrupts. SQLite makes rows while
+they are fetched, so the charge of a ``SELECT`` is completed when the last row has been read, or the
+cursor is closed, dropped or used again. Each row's time counts: a loop over a cursor takes about
+0.3 µs a row longer, ``fetchmany`` and ``fetchall`` do not. A ``backup`` is a charge of its own.
+
+Not seen: ``commit`` and ``rollback``, the ``with connection:`` that does either, incremental blob
+access, ``serialize``, and what extensions and other programs do. A connection that was opened
+before is seen, but not which file it leads to.
+"""
+
+from __future__ import annotations
+
+import sys
+from gc import get_referents
+from os import fsdecode, path
+from typing import TYPE_CHECKING, Any
+
+from costinsights.factories import Makes
+from costinsights.instrumentor import DBAPIInstrumentor, Hook
+from costinsights.records import Resource
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+CONNECTION, CURSOR = "sqlite3:Connection", "sqlite3:Cursor"
+SQL = (1, "sql")
+MEMORY = ":memory:"
+
+
+def _mixed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return len(args) > 2 and args[2].__class__ is not dict and ":" in args[1]
+
+
+def _positional(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return len(args) > 2
+
+
+# What C code warns of, in the name of whoever called it: named placeholders with a sequence, and
+# more than one positional argument.
+WARNS_OF_MIXED = _mixed if (3, 12) <= sys.version_info < (3, 14) else None
+WARNS_OF_POSITIONAL = _positional if sys.version_info >= (3, 13) else None
+
+
+def _no_rows(cursor: Any, result: object) -> None:
+    """After a script or a backup, the row count is still that of an earlier statement."""
+
+
+class Database:
+    """Where a connection leads: it stands for the connection, which allows no weak reference."""
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+
+
+class SQLite3Instrumentor(DBAPIInstrumentor):
+    name = "sqlite3"
+    system = "sqlite"
+    driver = "sqlite3"
+    supports = ("3.10", "3.15")
+    unlocks = True
+    hooks = (
+        Hook(f"{CONNECTION}.__init__", "connect", warns=WARNS_OF_POSITIONAL),
+        Hook(f"{CURSOR}.execute", statement=SQL, lazy=True, leaf=True, warns=WARNS_OF_MIXED),
+        Hook(f"{CURSOR}.executemany", statement=SQL, batch=(2, "parameters"), leaf=True),
+        Hook(f"{CURSOR}.executescript", statement=(1, "sql_script"), rows=_no_rows, leaf=True),
+        Hook(f"{CURSOR}.fetchone", fetch="one", leaf=True),
+        Hook(f"{CURSOR}.fetchmany", fetch="many", leaf=True),
+        Hook(f"{CURSOR}.fetchall", fetch="all", leaf=True),
+        Hook(f"{CURSOR}.__next__", fetch="next", leaf=True),
+        Hook(f"{CURSOR}.close", fetch="close", leaf=True),
+        Hook(f"{CONNECTION}.backup", statement=None, operation="BACKUP", rows=_no_rows, leaf=True),
+        # Where the classes cannot be changed, the program gets subclasses of them.
+        Hook("sqlite3:connect", "factory", makes=Makes(CONNECTION, (5, "factory"))),
+        Hook("sqlite3.dbapi2:connect", "factory", makes=Makes(CONNECTION, (5, "factory"))),
+        Hook(f"{CONNECTION}.cursor", "factory", makes=Makes(CURSOR, (1, "factory"))),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._databases: dict[int, Database] = {}
+        self._unknown = Database(None)
+
+    def version(self, driver: ModuleType) -> str | None:
+        """The module is part of Python."""
+        return ".".join(map(str, sys.version_info[:3]))
+
+    def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Remember the file by the connection's address, which only a new connection can take."""
+        database = args[1] if len(args) > 1 else kwargs["database"]
+        uri = args[8] if len(args) > 8 else kwargs.get("uri", False)
+        self._databases[id(args[0])] = Database(_name(fsdecode(database), uri=bool(uri)))
+
+    def uninstrument(self) -> None:
+        """What is opened from now on may take the address of what was open before."""
+        super().uninstrument()
+        self._databases.clear()
+
+    def connection_of(self, instance: Any) -> Any:
+        """Of a cursor as of a connection: the database."""
+        connection = getattr(instance, "connection", instance)
+        return self._databases.get(id(connection), self._unknown)
+
+    def resource(self, connection: Any) -> Resource:
+        """A file is known by its name, without the folders."""
+        return Resource(namespace=connection.name)
+
+    def unread(self, cursor: Any) -> bool | None:
+        """A cursor holds on to its statement, behind all else, for as long as that has rows."""
+        held = get_referents(cursor)
+        return type(held[-1]).__name__ == "Statement" or type(held[-2]).__name__ == "Statement"
+
+
+def _name(database: str, *, uri: bool) -> str | None:
+    if uri and database.startswith("file:"):
+        from urllib.parse import unquote
+
+        database, _, options = database[5:].partition("#")[0].partition("?")
+        if "mode=memory" in options:
+            return MEMORY
+        database = unquote(database)
+    return MEMORY if MEMORY in database else path.basename(database) or None
