@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 HOUR_NS = 3600 * 10**9
-UNIT = 2**20
+UNIT = 10**6
 """A share of one nanosecond."""
 
 

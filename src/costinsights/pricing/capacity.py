@@ -4,7 +4,7 @@ While n calls run on a resource, each bears 1/n of the price of the moment. A cl
 1/n of real time says it in O(1): a call's share is how far the clock went between its entry and
 its end. Idle time moves no clock, so it is nobody's call.
 
-The clock counts in units of 2**-20 ns and always rounds down, so the shares of any set of calls
+The clock counts in units of 10**-15 s and always rounds down, so the shares of any set of calls
 never add up to more than the time in which at least one call ran. All calls together fall short
 of that time by less than n units at each entry or end that found n calls running, and every amount
 falls short of its share's price by less than 10**-15.
@@ -18,8 +18,8 @@ from threading import RLock
 from costinsights.pricing.line import EXACT_PLACES, PriceLine
 from costinsights.pricing.units import HOUR, is_hourly
 
-FRACTION_BITS = 20
-"""A share is in units of 2**-20 ns; at a price of 1,000,000 an hour one of them is 3 × 10**-13."""
+UNITS_PER_NS = 10**6
+"""A share is in units of 10**-15 s; at a price of 1,000,000 an hour one of them is 3 × 10**-13."""
 
 _UNCOUNTED = -1
 _BEFORE_ALL_TIME = -(1 << 80)
@@ -60,10 +60,10 @@ class Capacity:
         self.currency = line.currency
         self.number = 0
         """Calls that run at this moment."""
-        # A share of 1 costs price ÷ (3600 s × 10**9 ns × 2**20), here in 10**-15 of the currency.
+        # A share of 1 costs price ÷ (3600 s × 10**15), here in 10**-15 of the currency.
         price, per = line.price.as_integer_ratio()
         numerator = price * _MONEY
-        denominator = (per * HOUR * 10**9) << FRACTION_BITS
+        denominator = per * HOUR * 10**9 * UNITS_PER_NS
         common = gcd(numerator, denominator)
         self._numerator: int = numerator // common
         self._denominator: int = denominator // common
@@ -89,9 +89,9 @@ class Capacity:
                 passed = now_ns - self._last
                 if passed > 0:
                     if number == 1:
-                        self._reading += passed << FRACTION_BITS
+                        self._reading += passed * UNITS_PER_NS
                     elif number:
-                        self._reading += (passed << FRACTION_BITS) // number
+                        self._reading += passed * UNITS_PER_NS // number
                     self._last = now_ns
                 self.number = number + 1
                 return self._reading
@@ -106,7 +106,7 @@ class Capacity:
                 pass
 
     def leave(self, now_ns: int, entered: int) -> int:
-        """A call that `entered` ends. Gives its share of the time, in units of 2**-20 ns."""
+        """A call that `entered` ends. Gives its share of the time, in units of 10**-15 s."""
         try:
             self._lock.acquire()
             if entered < self._first:  # not counted, or begun before a fork
@@ -120,9 +120,9 @@ class Capacity:
                 passed = now_ns - self._last
                 if passed > 0:
                     if number == 1:
-                        self._reading += passed << FRACTION_BITS
+                        self._reading += passed * UNITS_PER_NS
                     elif number:
-                        self._reading += (passed << FRACTION_BITS) // number
+                        self._reading += passed * UNITS_PER_NS // number
                     self._last = now_ns
                 if number:
                     self.number = number - 1
