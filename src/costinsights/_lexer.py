@@ -92,14 +92,6 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 
-class Masked(NamedTuple):
-    """A statement without its literals."""
-
-    text: str  # single spaces, '?' for a literal, NAME for each quoted name
-    names: list[str]  # the quoted names in order, with their quotes
-    comments: list[str]  # in order, with their signs
-
-
 class _Reading(NamedTuple):
     pieces: list[str]  # two a match: plain text, and what stands for the thing that ended it
     names: list[str]
@@ -189,7 +181,7 @@ def _compile(dialect: Dialect, *, escapes: bool) -> re.Pattern[str]:
     special = rf"'\"`0-9$/\-\x00-\x08\x0e-\x1f\x7f\ud800-\udfff{_PASTED}"
     names = [_string("`", escapes=False)]
     if dialect.double != "text":
-        names.append(_string('"', escapes=False))
+        names.append(_string('"', escapes=escapes and dialect.double == "either"))
     if dialect.brackets:
         names.append(r"\[[^\]]*(?:\]\][^\]]*)*(?:\]|\Z)")
     if dialect.brackets or not dialect.known:
@@ -217,25 +209,29 @@ _NUMBERED = re.compile(rf"(?<![\w{NAME}?)\]])[.:@]\?")  # '.5', and the paramete
 _EDGE = re.compile(r"/\*|\*/")
 
 
-def mask(text: str, dialect: Dialect, *, cut: bool = False) -> Masked:
-    """Hide every literal of the text; ``cut`` says that the text went on beyond its end."""
+def mask(text: str, dialect: Dialect, *, cut: bool = False) -> tuple[str, list[str], list[str]]:
+    """Hide every literal of the text; ``cut`` says that the text went on beyond its end.
+
+    Returns the masked text (single spaces, ``?`` for a literal, NAME for each quoted name), the
+    quoted names in order, with their quotes, and the comments in order, with their signs.
+    """
     text += _END
     ends: list[int] | None = [] if "\\'" in text or '\\"' in text else None
     reading = _read(text, dialect, dialect.escapes, ends)
     if ends is not None:
         reading = _weigh(text, dialect, reading, ends, cut=cut)
     masked = "".join(reading.pieces)
+    if not masked.isascii():
+        masked = _FOREIGN_NUMBER.sub("?", _FOREIGN.sub(" ", masked))
     if "  " in masked or not masked.isprintable():
         masked = " ".join(masked.split())
     else:
         masked = masked.strip()
-    if not masked.isascii():
-        masked = _FOREIGN_NUMBER.sub("?", _FOREIGN.sub(" ", masked)).strip()
     if ".?" in masked or ":?" in masked or "@?" in masked:
         masked = _NUMBERED.sub("?", masked)
     if "??" in masked:
         masked = re.sub(r"\?+", "?", masked)  # the parameter '?1'
-    return Masked(masked, reading.names, reading.comments)
+    return masked, reading.names, [comment.rstrip(_END) for comment in reading.comments]
 
 
 def _weigh(text: str, dialect: Dialect, own: _Reading, ends: list[int], *, cut: bool) -> _Reading:
@@ -248,7 +244,10 @@ def _weigh(text: str, dialect: Dialect, own: _Reading, ends: list[int], *, cut: 
         own_holds, other_holds = _holds(own, cut=cut), _holds(other, cut=cut)
         if own_holds != other_holds:
             return own if own_holds else other
-    agreed = next(at for at, (a, b) in enumerate(zip(ends, other_ends, strict=False)) if a != b)
+    pairs = enumerate(zip(ends, other_ends, strict=False))
+    agreed = next((at for at, (one, two) in pairs if one != two), None)
+    if agreed is None:  # both came to the end of the text by the same steps
+        return own
     pieces = own.pieces[: 2 * agreed]
     names = own.names[: pieces[1::2].count(NAME)]
     comments = own.comments[: pieces[1::2].count(_COMMENT)]
@@ -283,7 +282,7 @@ def _read(text: str, dialect: Dialect, escapes: bool, ends: list[int] | None) ->
                 names.append(name)
             elif comment:
                 add(plain)
-                if comment[1] == "*":
+                if comment.startswith("/*"):
                     if _doubtful(comment, dialect):
                         add("?")
                         return _Reading(pieces, names, comments, whole=False)

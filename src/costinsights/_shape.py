@@ -11,9 +11,9 @@ value: ``id = %s``, ``id = :id`` and ``id = 42`` ask the same question through d
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TypeAlias
 
-from costinsights._lexer import NAME, Dialect, Masked
+from costinsights._lexer import NAME, Dialect
 
 _LONGEST_NAME = 256  # more than any system allows for one part of a name
 
@@ -39,16 +39,12 @@ LONGEST_SHAPED = 12288
 """Characters of masked text that are read."""
 
 
-class Shape(NamedTuple):
-    shown: list[str]
-    words: list[str]
-    cut: bool = False  # the statement goes on
-    in_rows: bool = False  # it was cut while rows of values were being read
+Shape: TypeAlias = "tuple[list[str], list[str], bool, bool]"
+"""What is shown; the words; whether the statement goes on; whether it does so with more rows."""
 
 
-def shape(masked: Masked, dialect: Dialect, *, cut: bool = False) -> Shape:
-    """Read the masked text into its words; ``cut`` says that it is only a beginning."""
-    text = masked.text
+def shape(text: str, names: list[str], dialect: Dialect, *, cut: bool = False) -> Shape:
+    """Read a masked text into its words; ``cut`` says that it is only a beginning."""
     if "?," in text:
         text = _ALIKE_ROWS.sub(r"\1", _MANY.sub(r"\1", text))
     if "@" in text:
@@ -65,17 +61,17 @@ def shape(masked: Masked, dialect: Dialect, *, cut: bool = False) -> Shape:
     if words and words[0] == ";":
         del shown[0], words[0]
     if not shown:
-        return Shape([], [], cut)
-    if masked.names:
-        _restore_names(shown, words, masked.names, dialect)
-        joined += " " + "".join(masked.names).lower()
+        return [], [], cut, False
+    if names:
+        _restore_names(shown, words, names, dialect)
+        joined += " " + "".join(names).lower()
     if _may_hold_secrets(joined):
         shown, words = _hide_secrets(shown, words)
     if words[0] in _HANDLE_VERBS:
         _hide_handles(shown, words)
     if cut or not _TRIGGERS.isdisjoint(words) or _has_parameters(joined):
         return _collapse(shown, words, cut=cut)
-    return Shape(shown, words)
+    return shown, words, cut, False
 
 
 def _has_parameters(joined: str) -> bool:
@@ -200,11 +196,14 @@ _READING = frozenset(
         "from",
     ]
 )
+_TABLES = frozenset(["table", "view", "index"])  # CREATE TABLE and the like
 # A column may be called "password"; these words go on after it.
 _GOES_ON = frozenset(
     "from as desc asc nulls is in and or not like ilike between where when then else end on using"
-    " order group having limit union join inner left right cross full default null text varchar"
-    " char string bytea bytes varbinary integer int bigint boolean cascade restrict".split()
+    " order group having limit union join inner left right cross full default null cascade restrict"
+    " text ntext tinytext mediumtext longtext clob varchar varchar2 nvarchar nvarchar2 char nchar"
+    " character string bytea bytes binary varbinary blob raw uuid json jsonb variant integer int"
+    " bigint boolean timestamp date set drop type to".split()
 )
 _FILLERS = 8  # words looked at between PASSWORD and what it is
 
@@ -220,15 +219,15 @@ def _hide_account(match: re.Match[str]) -> str:
 def _hide_secrets(shown: list[str], words: list[str]) -> tuple[list[str], list[str]]:
     """Hide what follows a word such as PASSWORD and is not in quotes.
 
-    In a statement that reads or writes rows such a word is a column most of the time: what is
-    hidden there are values and names it is compared with, not the keywords after it. In all
-    others everything up to the next space goes.
+    In a statement about rows or tables such a word is a column most of the time: what is hidden
+    there are values and names it is compared with, not the keywords after it. In all others
+    everything up to the next space goes.
     """
     if words[0] == "connect":
         return [shown[0], " ?"], ["connect", "?"]
     kept_shown: list[str] = []
     kept_words: list[str] = []
-    rows = words[0] in _READING
+    rows = words[0] in _READING or not _TABLES.isdisjoint(words[1:6])
     at = 0
     while at < len(words):
         word = words[at]
@@ -407,10 +406,10 @@ def _collapse(raws: list[str], all_words: list[str], *, cut: bool) -> Shape:
         words.append(before)
     if cut:
         in_rows = _end_lists(shown, words, [*outer, current])
-        return Shape(shown, words, cut=True, in_rows=in_rows)
+        return shown, words, True, in_rows
     if current is not None and current.rows:
         _end_element(shown, words, current)
-    return Shape(shown, words)
+    return shown, words, cut, False
 
 
 def _is_parameter(word: str) -> bool:

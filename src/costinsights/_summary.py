@@ -21,8 +21,8 @@ LONGEST = 255
 # The first words of statements. Any other first word makes no operation: whatever people send,
 # an operation is one of few.
 _VERBS = frozenset(
-    "abort alter analyze assert attach backup begin bulk cache call checkpoint clear close cluster"
-    " comment commit copy create dbcc deallocate declare delete deny desc describe detach discard"
+    "abort alter analyze assert attach backup begin bulk cache call change checkpoint clear close cluster"
+    " comment commit convert copy create dbcc deallocate declare delete deny desc describe detach discard"
     " do drop end exec execute explain export fetch flush force get grant handler if import insert"
     " install kill list listen load lock merge move msck notify open optimize pivot pragma prepare"
     " print purge put raiserror reassign refresh reindex release remove rename repair replace reset"
@@ -134,42 +134,45 @@ class _Reader:
         self.table_first = False
 
     def read(self) -> None:
-        alert = True
+        alert = True  # the next word matters, whatever it is
         for at, word in enumerate(self.words):
-            act = _ACTS.get(word)
-            if act is None and not alert:
-                continue
-            if at >= self.resume:
-                if self.fresh:
-                    self._begin(at, word)
-                elif self.frame.expected and self._take(at, word):
-                    pass
-                elif act is not None:
-                    act(self, at, word)
-                alert = self.fresh or self.frame.expected != _NOTHING or at < self.resume
+            if alert:
+                if at >= self.resume:
+                    alert = self._attend(at, word)
+            elif word in _ACTS:
+                alert = _ACTS[word](self, at, word)
+
+    def _attend(self, at: int, word: str) -> bool:
+        if self.fresh:
+            return self._begin(at, word)
+        if self.frame.expected and self._take(at, word):
+            return True
+        return word in _ACTS and _ACTS[word](self, at, word)
 
     def _word(self, at: int) -> str:
         return self.words[at] if 0 <= at < len(self.words) else ""
 
-    def _begin(self, at: int, word: str) -> None:
+    # All these say whether the next word matters, whatever it is.
+
+    def _begin(self, at: int, word: str) -> bool:
         """The first word of a statement."""
         if word in _BEFORE_STATEMENT:
-            return
+            return True
         if word == "(":
-            self.open(at, word)
-            return
+            return self.open(at, word)
         self.fresh = False
         self.frame.reading = True
         self.granting = word in _GRANTS
         if word == "with":
             self.deciding = self.frame
-            self.read_with(at, word)
-        elif word == "from":  # DuckDB and Spark let the table come first
+            return self.read_with(at, word)
+        if word == "from":  # DuckDB and Spark let the table come first
             self._say("SELECT")
             self.table_first = True
-            self.read_from(at, word)
-        elif word in _VERBS:
-            self._verb(at, word)
+            return self.read_from(at, word)
+        if word == "end" and self.parts:  # of a block
+            return False
+        return word in _VERBS and self._verb(at, word)
 
     def _say(self, operation: str) -> None:
         if not self.operation and self.deciding in (None, self.frame):
@@ -178,7 +181,7 @@ class _Reader:
         self.parts.append(operation)
         self.said = set()
 
-    def _verb(self, at: int, word: str) -> None:
+    def _verb(self, at: int, word: str) -> bool:
         phrase = word.upper()
         frame = self.frame
         frame.skipped = _BEFORE_NAME
@@ -196,6 +199,7 @@ class _Reader:
             phrase = "START TRANSACTION"
         frame.listing = frame.expected == _SEVERAL
         self._say(phrase)
+        return frame.expected != _NOTHING or self.resume > at
 
     def _object(self, at: int) -> str:
         """What is created, altered or dropped."""
@@ -258,70 +262,78 @@ class _Reader:
 
     # What the words with a meaning do.
 
-    def select(self, at: int, word: str) -> None:
+    def select(self, at: int, word: str) -> bool:
         if self.granting:
-            return
+            return False
         if self.table_first and not self.outer:
             self.table_first = False
-            return
+            return False
         self._say("SELECT")
         frame = self.frame
         frame.reading, frame.listing, frame.expected = True, False, _NOTHING
+        return False
 
-    def row_verb(self, at: int, word: str) -> None:
+    def row_verb(self, at: int, word: str) -> bool:
         # REPLACE and INSERT are functions as well; DO UPDATE and FOR UPDATE are not operations.
         acts = self.words[at - 1] in _BEFORE_ROW_VERB and self._word(at + 1) != "("
-        if acts and not self.granting:
-            self._verb(at, word)
+        return acts and not self.granting and self._verb(at, word)
 
-    def read_from(self, at: int, word: str) -> None:
+    def read_from(self, at: int, word: str) -> bool:
         # EXTRACT(day FROM …), IS DISTINCT FROM
-        if self.frame.reading and self._word(at - 1) != "distinct" and not self.granting:
-            self._expect_tables(_SEVERAL)
+        if not self.frame.reading or self._word(at - 1) == "distinct" or self.granting:
+            return False
+        return self._expect_tables(_SEVERAL)
 
-    def join(self, at: int, word: str) -> None:
+    def join(self, at: int, word: str) -> bool:
         listing = self.frame.listing
         self._expect_tables(_ONE)
         self.frame.listing = listing
+        return True
 
-    def read_using(self, at: int, word: str) -> None:
+    def read_using(self, at: int, word: str) -> bool:
         # MERGE INTO t USING s, DELETE FROM t USING s; but not JOIN t USING (id)
         if self.using and (self._word(at + 1) != "(" or self._word(at + 2) in ("select", "with")):
             self.using = False
-            self._expect_tables(_SEVERAL)
+            return self._expect_tables(_SEVERAL)
+        return False
 
-    def _expect_tables(self, number: int) -> None:
+    def _expect_tables(self, number: int) -> bool:
         frame = self.frame
         frame.expected, frame.skipped, frame.listing = number, _BEFORE_TABLE, number == _SEVERAL
+        return True
 
-    def into(self, at: int, word: str) -> None:
+    def into(self, at: int, word: str) -> bool:
         self.frame.expected, self.frame.skipped = _ONE, _BEFORE_NAME
+        return True
 
-    def on(self, at: int, word: str) -> None:
-        if self.granting:
-            self.frame.expected, self.frame.skipped = _ONE, _BEFORE_NAME
+    def on(self, at: int, word: str) -> bool:
+        return self.granting and self.into(at, word)
 
-    def read_with(self, at: int, word: str) -> None:
+    def read_with(self, at: int, word: str) -> bool:
         at += 2 if self._word(at + 1) == "recursive" else 1
-        if self._word(at + 1) in ("as", "(") and self._word(at) != "ordinality":
-            self._define(at)
+        defines = self._word(at + 1) in ("as", "(") and self._word(at) != "ordinality"
+        return defines and self._define(at)
 
-    def _define(self, at: int) -> None:
+    def _define(self, at: int) -> bool:
         if _is_name(self._word(at)):
             self.frame.clause = True
             self.defined.add(_bare(self.shown[at]).lower())
             self.resume = at + 1
+        return self.resume > at
 
-    def comma(self, at: int, word: str) -> None:
-        if self.frame.clause and self.words[at - 1] == ")":
-            self._define(at + 1)
-        elif self.frame.listing:
-            self.frame.expected = _SEVERAL
+    def comma(self, at: int, word: str) -> bool:
+        frame = self.frame
+        if frame.clause and self.words[at - 1] == ")":
+            return self._define(at + 1)
+        if frame.listing:
+            frame.expected = _SEVERAL
+        return frame.listing
 
-    def end_list(self, at: int, word: str) -> None:
+    def end_list(self, at: int, word: str) -> bool:
         self.frame.listing = False
+        return False
 
-    def open(self, at: int, word: str) -> None:
+    def open(self, at: int, word: str) -> bool:
         frame, inner = self.frame, _Frame()
         if frame.expected and frame.skipped is _BEFORE_TABLE:  # FROM (a JOIN b)
             inner.expected, inner.skipped = frame.expected, frame.skipped
@@ -329,18 +341,21 @@ class _Reader:
             frame.expected = _NOTHING
         self.outer.append(frame)
         self.frame = inner
+        return self.fresh or inner.expected != _NOTHING
 
-    def close(self, at: int, word: str) -> None:
+    def close(self, at: int, word: str) -> bool:
         if self.outer:
             self.frame = self.outer.pop()
+        return self.frame.expected != _NOTHING
 
-    def next_statement(self, at: int, word: str) -> None:
+    def next_statement(self, at: int, word: str) -> bool:
         self.frame = _Frame()
         self.outer.clear()
         self.fresh = True
+        return True
 
 
-_Act: TypeAlias = "Callable[[_Reader, int, str], None]"
+_Act: TypeAlias = "Callable[[_Reader, int, str], bool]"
 
 _ACTS: dict[str, _Act] = {
     **dict.fromkeys(_ENDS_OF_LISTS, _Reader.end_list),

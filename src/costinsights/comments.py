@@ -28,9 +28,6 @@ _DBT_LABELS = {
     "node_id": "dbt.node_id",
     "invocation_id": "dbt.invocation_id",
     "target_name": "dbt.target",
-    "profile_name": "dbt.profile",
-    "dbt_version": "dbt.version",
-    "thread_id": "dbt.thread",
 }
 _DBT_ATTRIBUTION = ("job", "run", "team", "partition")
 
@@ -77,7 +74,7 @@ def last_comment(text: str) -> str | None:
 
 def _body(comment: str) -> str:
     if comment.startswith("/*"):
-        return comment[2 : 2 + LONGEST_COMMENT].strip("\x02").removesuffix("*/").strip(" *\n\r\t")
+        return comment[2 : 2 + LONGEST_COMMENT].removesuffix("*/").strip(" *\n\r\t")
     return comment.lstrip("-#/")[:LONGEST_COMMENT]
 
 

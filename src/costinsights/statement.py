@@ -82,12 +82,11 @@ def _parse(text: str, system: str) -> Statement:
     dialect = _lexer.DIALECTS.get(system, _lexer.UNKNOWN)
     head = str.__getitem__(text, _READ)  # an exact str, whatever the text is
     too_long = str.__len__(text) > LONGEST_READ
-    masked = _lexer.mask(head, dialect, cut=too_long)
-    shown, words, cut, in_rows = _shape.shape(masked, dialect, cut=too_long)
+    masked, names, found = _lexer.mask(head, dialect, cut=too_long)
+    shown, words, cut, in_rows = _shape.shape(masked, names, dialect, cut=too_long)
     operation, summary = _summary.describe(shown, words)
     normal = " ".join(words)
     redacted = "".join(shown).lstrip()
-    found = masked.comments
     if cut:
         end = str.__getitem__(text, _TAIL)
         if in_rows:
@@ -120,7 +119,8 @@ def _after_rows(end: str, dialect: _lexer.Dialect) -> str:
     found = _ROWS_END.search(end)
     if not found:
         return ""
-    return " " + " ".join(_shape.shape(_lexer.mask(found[1], dialect), dialect).words)
+    masked, names, _ = _lexer.mask(found[1], dialect)
+    return " " + " ".join(_shape.shape(masked, names, dialect)[1])
 
 
 # Digits that somebody made up: the time in the name of a temporary table, a UUID. Left in, each
