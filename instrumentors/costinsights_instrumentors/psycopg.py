@@ -20,6 +20,7 @@ look-ups of types, a pool's checks), ``Connection.notifies``, and what is done w
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
@@ -75,8 +76,29 @@ class PsycopgInstrumentor(DBAPIInstrumentor):
         *hooks("", "call", "generator", "context"),
         *hooks("Async", "async", "async_generator", "async_context"),
     )
+    application = "application_name"
+    naming = tuple(
+        Hook(f"psycopg:{target}", "connect", statement=None)
+        for target in ("connect", "Connection.connect", "AsyncConnection.connect")
+    )
     connection = "_conn"
     facts: ClassVar = {"address": "info.host", "port": "info.port", "namespace": "info.dbname"}
+
+    def own_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Read the connection string as the driver will, and the environment behind it."""
+        from psycopg.conninfo import conninfo_to_dict
+
+        string = kwargs.get("conninfo") or next((arg for arg in args if isinstance(arg, str)), "")
+        given = conninfo_to_dict(string)
+        if kwargs.get("service") or given.get("service") or os.environ.get("PGSERVICE"):
+            raise LookupError("a service file may name the program, and only libpq can read it")
+        name = kwargs.get("application_name") or given.get("application_name")
+        return str(name) if name else os.environ.get("PGAPPNAME")
+
+    def known_as(self, connection: Any) -> str | None:
+        """Return what the server last said: it reports a change by ``SET`` as well."""
+        name: str | None = connection.info.parameter_status("application_name")
+        return name
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """A server-side cursor is only declared when `execute` returns."""

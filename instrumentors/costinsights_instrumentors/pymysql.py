@@ -42,6 +42,13 @@ class PyMySQLInstrumentor(DBAPIInstrumentor):
         Hook(f"{UNBUFFERED}.__del__", fetch="close"),
     )
     facts: ClassVar = {"address": "host", "port": "port", "namespace": "db"}
+    application = "program_name"
+    naming = (Hook("pymysql.connections:Connection.__init__", "connect", statement=None),)
+
+    def known_as(self, connection: Any) -> str | None:
+        """Return what was sent to the server with the password."""
+        sent: dict[str, str] = connection._connect_attrs
+        return sent.get("program_name")
 
     def version(self, driver: ModuleType) -> str | None:
         """What everybody else calls its version is that of the mysqlclient it stands in for."""

@@ -83,8 +83,8 @@ def _generator(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]
         if _is_off(probe):
             bare: Generator[Any, Any, Any] = function(*args, **kwargs)
             return (yield from bare)
-        args, kwargs = probe.tagged(args, kwargs)
         steps = Steps(probe, args, kwargs)
+        args, kwargs = probe.tagged(args, kwargs)
         inner: Generator[Any, Any, Any] = function(*args, **kwargs)
         del args, kwargs
         try:
@@ -120,8 +120,8 @@ def _async_generator(function: Callable[..., Any], probe: Probe) -> Callable[...
             async for item in function(*args, **kwargs):
                 yield item
             return
-        args, kwargs = probe.tagged(args, kwargs)
         steps = Steps(probe, args, kwargs)
+        args, kwargs = probe.tagged(args, kwargs)
         inner: AsyncGenerator[Any, Any] = function(*args, **kwargs)
         del args, kwargs
         try:
@@ -158,8 +158,8 @@ def _context(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
             with function(*args, **kwargs) as value:
                 yield value
             return
-        args, kwargs = probe.tagged(args, kwargs)
         steps = Steps(probe, args, kwargs)
+        args, kwargs = probe.tagged(args, kwargs)
         manager = function(*args, **kwargs)
         with steps:
             value = manager.__enter__()
@@ -189,8 +189,8 @@ def _async_context(function: Callable[..., Any], probe: Probe) -> Callable[..., 
             async with function(*args, **kwargs) as value:
                 yield value
             return
-        args, kwargs = probe.tagged(args, kwargs)
         steps = Steps(probe, args, kwargs)
+        args, kwargs = probe.tagged(args, kwargs)
         manager = function(*args, **kwargs)
         with steps:
             value = await manager.__aenter__()

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from costinsights.patching import Fetch, Probe
     from costinsights.pricing import Capacity, PriceBook
     from costinsights.rules import Rule
+    from costinsights.tagging import Tagger
 
 _encode = msgspec.json.Encoder().encode
 
@@ -96,7 +97,7 @@ class Recorder:
         *,
         labels: Mapping[str, str] | None = None,
         rules: tuple[Rule, ...] = (),
-        tagger: Callable[..., Any] | None = None,
+        tagger: Tagger | None = None,
     ) -> None:
         self.writer = writer
         self.book = book
@@ -362,6 +363,8 @@ class Recorder:
         if found is None:
             found = self._attribute(scope, key, statement, span)
         span.attribution = found
+        if self.tagger is not None and (tag := self.tagger.tag(span, self.labels)) is not None:
+            span.note("g", tag)
 
     def _statement(self, span: CostSpan, query: Any) -> tuple[Statement | None, Definition | None]:
         instrumentor = span.probe.instrumentor

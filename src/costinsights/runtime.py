@@ -64,7 +64,7 @@ class Runtime:
             book,
             labels=config.labels,
             rules=config.rules,
-            tagger=tagger_for(config.tagging),
+            tagger=tagger_for(config.tagging, config.service),
         )
 
     def _writer(self) -> Writer:
