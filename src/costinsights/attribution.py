@@ -188,16 +188,13 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
             with self:
                 return await target(*args, **kwargs)
 
-        def generate(*args: Any, **kwargs: Any) -> Any:
-            from costinsights.steps import stepped
-
-            return (yield from stepped(target(*args, **kwargs), _Step(self._labels)))
-
         wrapper: Callable[..., Any] = call
         if iscoroutinefunction(function):
             wrapper = await_
         elif isgeneratorfunction(function):
-            wrapper = generate
+            from costinsights.steps import stepping
+
+            wrapper = stepping(target, lambda: _Step(self._labels))
         elif isasyncgenfunction(function):
             from costinsights.steps import stepping_async
 

@@ -104,6 +104,9 @@ class Recorder:
         self.labels = dict(labels or {})
         self.rules = rules
         self.tagger = tagger
+        # What an earlier recorder found out went by other labels and rules.
+        for scope in active_scope().chain:
+            scope.resolved.clear()
         # Cursors whose rows are still to come, by identity.
         self.opened: dict[int, CostSpan] = {}
         self.owed = Owed(self)

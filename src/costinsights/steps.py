@@ -18,59 +18,50 @@ S = TypeVar("S")
 R = TypeVar("R")
 
 
-def _nothing() -> None:
-    """Nobody wants to know of each item."""
+def stepping(
+    function: Callable[P, Generator[T, S, R]], step: Callable[[], AbstractContextManager[Any]]
+) -> Callable[P, Generator[T, S, R]]:
+    """Return `function` with what `step` gives entered each time that its generators' code runs.
 
-
-def stepped(
-    inner: Generator[T, S, R],
-    step: AbstractContextManager[Any],
-    delivered: Callable[[], None] = _nothing,
-) -> Generator[T, S, R]:
-    """Yield from `inner`, with `step` entered each time that its code runs.
-
-    `delivered` is called for each item, before the caller gets it.
+    The result is itself a generator function, for those who look (frameworks do). `step` is called
+    once a generator.
     """
-    try:
-        with step:
-            item = next(inner)
-        while True:
-            delivered()
-            try:
-                sent = yield item
-            except GeneratorExit:
-                with step:
-                    inner.close()
-                raise
-            except BaseException as error:  # noqa: BLE001  the generator's to judge
-                with step:
-                    item = inner.throw(error)
-            else:
-                with step:
-                    item = inner.send(sent)
-    except StopIteration as stop:
-        return stop.value  # type: ignore[no-any-return]
+
+    def steps(*args: P.args, **kwargs: P.kwargs) -> Generator[T, S, R]:
+        inner, around = function(*args, **kwargs), step()
+        try:
+            with around:
+                item = next(inner)
+            while True:
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    with around:
+                        inner.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001  the generator's to judge
+                    with around:
+                        item = inner.throw(error)
+                else:
+                    with around:
+                        item = inner.send(sent)
+        except StopIteration as stop:
+            return stop.value  # type: ignore[no-any-return]
+
+    return steps
 
 
 def stepping_async(
-    function: Callable[P, AsyncGenerator[T, S]],
-    step: Callable[[], AbstractContextManager[Any]],
-    delivered: Callable[[], None] = _nothing,
+    function: Callable[P, AsyncGenerator[T, S]], step: Callable[[], AbstractContextManager[Any]]
 ) -> Callable[P, AsyncGenerator[T, S]]:
-    """Make of an asynchronous generator function one that does what `stepped` does.
+    """Do for an asynchronous generator function what `stepping` does for a plain one."""
 
-    The result is itself an asynchronous generator function, for those who look (frameworks do).
-    `step` is called once a generator.
-    """
-
-    async def stepping(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, S]:
-        inner = function(*args, **kwargs)
-        around = step()
+    async def steps(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, S]:
+        inner, around = function(*args, **kwargs), step()
         try:
             with around:
                 item = await inner.__anext__()
             while True:
-                delivered()
                 try:
                     sent = yield item
                 except GeneratorExit:
@@ -86,13 +77,4 @@ def stepping_async(
         except StopAsyncIteration:
             return
 
-    return stepping
-
-
-def stepped_async(
-    inner: AsyncGenerator[T, S],
-    step: AbstractContextManager[Any],
-    delivered: Callable[[], None] = _nothing,
-) -> AsyncGenerator[T, S]:
-    """Do for an asynchronous generator what `stepped` does for a plain one."""
-    return stepping_async(lambda: inner, lambda: step, delivered)()
+    return steps

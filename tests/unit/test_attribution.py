@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -35,9 +36,11 @@ from costinsights.attribution import (
     overlay,
     root,
 )
+from costinsights.ledger.reader import read_ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Iterator, Mapping
+    from pathlib import Path
 
 
 def labels() -> dict[str, str]:
@@ -551,7 +554,7 @@ def test_outside_of_any_scope_the_environment_is_copied_as_it_is() -> None:
 
 
 def test_subprocess_hands_the_scope_on_by_itself_and_only_while_switched_on(
-    tmp_path: Any,
+    tmp_path: Path,
 ) -> None:
     with attribute(asset="orders"):
         assert run_child(READ, dict(os.environ)) == {}
@@ -572,6 +575,23 @@ def test_an_unreadable_scope_in_the_environment_is_no_scope(text: str) -> None:
 def test_no_environment_breaks_the_program(text: str) -> None:
     found = carried_labels({CONTEXT_VARIABLE: text})
     assert all(isinstance(value, str) for value in found.values())
+
+
+def test_switched_on_again_with_other_labels_nobody_remembers_the_old_ones(tmp_path: Path) -> None:
+    with attribute(asset="orders"):
+        for team in ("growth", "sales"):
+            ledger = tmp_path / team
+            costinsights.instrument(
+                "sqlite3", ledger=ledger, exporters=[], attribution={"team": team}
+            )
+            try:
+                connection = sqlite3.connect(":memory:")
+                connection.cursor().execute("SELECT 1").fetchall()
+                connection.close()
+            finally:
+                costinsights.uninstrument()
+            found = {charge.attribution["team"] for charge in read_ledger(str(ledger))}
+            assert found == {team}
 
 
 # --- what it cost -------------------------------------------------------------------------------
