@@ -99,6 +99,7 @@ def start(folder: Path, ending: str) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         cwd=folder,
+        bufsize=0,  # a line read before `communicate` must not take the next ones along
     )
 
 
