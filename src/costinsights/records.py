@@ -33,7 +33,8 @@ MAX_INTEGER = 2**63
 
 def decimal_text(units: int) -> str:
     """Write whole 10⁻¹⁵ units as a decimal: ``0.000000003955555``."""
-    return "%d.%015d" % divmod(units, 10**DECIMALS)
+    whole, rest = divmod(abs(units), 10**DECIMALS)
+    return f"{'-' if units < 0 else ''}{whole}.{rest:015d}"
 
 
 class Resource(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -15,6 +15,7 @@ import os
 import stat
 import threading
 from collections import deque
+from contextlib import suppress
 from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,7 +62,7 @@ def prepare(directory: str) -> str:
         OSError: it cannot be made.
     """
     segments = os.path.join(directory, SEGMENTS)
-    os.makedirs(segments, mode=0o700, exist_ok=True)
+    _make(segments)
     for path in (directory, segments):
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode) and path == segments:
@@ -72,6 +73,24 @@ def prepare(directory: str) -> str:
         if found.st_mode & stat.S_IWOTH:
             raise LedgerError(f"{path} is writable by everyone: run chmod o-w {path}")
     return segments
+
+
+def _make(folder: str) -> None:
+    """Make a folder, and those above it, for this user only: `os.makedirs` leaves these open.
+
+    A program that has become a daemon often has no umask that would help.
+    """
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(folder):
+            raise
+    except FileNotFoundError:
+        above = os.path.dirname(folder)
+        if above == folder:
+            raise
+        _make(above)
+        _make(folder)
 
 
 class Writer:
@@ -115,15 +134,15 @@ class Writer:
         self._retry_at = 0
         self._unsaid: dict[str, int] = {}
         self._failing = False
+        # While this thread writes carefully, a call of a finaliser's on top of it waits its turn.
+        self._careful = False
 
     @property
     def pending(self) -> int:
         """Entries that wait in memory for the disk."""
         return len(self._held)
 
-    def append(
-        self, line: bytes, key: object, definitions: tuple[Definition | None, ...]
-    ) -> None:
+    def append(self, line: bytes, key: object, definitions: tuple[Definition | None, ...]) -> None:
         """Write one entry, and before it the definitions that this segment has not seen yet.
 
         `key` stands for the set of `definitions`: one look-up tells that all of them are known.
@@ -137,6 +156,12 @@ class Writer:
         try:
             count = os.write(self._fd, line)
         except OSError as error:
+            if error.errno == errno.EBADF:
+                # The program closed all its files, as daemons do: begin a new segment at once.
+                self._fd = -1
+                self._complete = set()
+                self._append_carefully(line, key, definitions)
+                return
             self._failed(error)
             self._hold(line, definitions)
             return
@@ -154,9 +179,10 @@ class Writer:
     def _append_carefully(
         self, line: bytes, key: object, definitions: tuple[Definition | None, ...]
     ) -> None:
-        if self._failing and monotonic_ns() < self._retry_at:
+        if self._careful or (self._failing and monotonic_ns() < self._retry_at):
             self._hold(line, definitions)
             return
+        self._careful = True
         try:
             if self._failing or self._held:
                 self._recover()
@@ -164,20 +190,33 @@ class Writer:
         except OSError as error:
             self._failed(error)
             self._hold(line, definitions)
+        else:
+            self.written += 1
+            if self._fd >= 0:
+                self._complete.add(key)
+        finally:
+            self._careful = False
+        if self._held and not self._failing:
+            self._try_again()
+
+    def _try_again(self) -> None:
+        """Write what waits in memory, unless this thread is at it already."""
+        if self._careful:
             return
-        self.written += 1
-        if self._fd >= 0:
-            self._complete.add(key)
+        self._careful = True
+        try:
+            self._recover()
+        except OSError as error:
+            self._failed(error)
+        finally:
+            self._careful = False
 
     def tick(self) -> None:
         """Do, off the caller's thread, what need not be done at once: fsync, retry, rotate."""
         with self.lock:
             fd, dirty, self.dirty = self._fd, self.dirty, False
-            if self._failing and monotonic_ns() >= self._retry_at:
-                try:
-                    self._recover()
-                except OSError as error:
-                    self._failed(error)
+            if self._held and not (self._failing and monotonic_ns() < self._retry_at):
+                self._try_again()
             if fd < 0:
                 return
             self._rescue()
@@ -207,10 +246,7 @@ class Writer:
         """End this writer: what still waits in memory is tried once more, then counted as lost."""
         with self.lock:
             if self._held:
-                try:
-                    self._recover()
-                except OSError as error:
-                    self._failed(error)
+                self._try_again()
                 for _ in range(len(self._held)):
                     self._held.popleft()
                     self._drop("closed")
@@ -269,8 +305,22 @@ class Writer:
         self._size, self._opened_at, self._torn = 0, time_ns(), False
         self._seen = set()
         self._complete = set()
-        self._put(header)
+        try:
+            self._put(header)
+        except OSError:
+            # Without its first line nothing in a segment can be read: there must be none such.
+            self._give_up()
+            raise
         self._begun()
+
+    def _give_up(self) -> None:
+        """Remove the segment that was just opened, and forget its number."""
+        fd, self._fd, self._torn = self._fd, -1, False
+        os.close(fd)
+        if self.path is not None:
+            os.unlink(self.path)
+            self.path = None
+        self.segment -= 1
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -284,25 +334,35 @@ class Writer:
                 os.close(fd)
 
     def _rescue(self) -> None:
-        """Bring a segment back that someone deleted while it was open: nothing is lost with it."""
+        """Bring a segment back that someone deleted while it was open: nothing is lost with it.
+
+        Where that cannot be done yet, writing goes on in what was deleted.
+        """
         try:
             found = os.fstat(self._fd)
-            if found.st_nlink or not found.st_size:
-                return
-            old, size, sent = self._fd, found.st_size, 0
-            seen, complete = self._seen, self._complete
+        except OSError:
+            return
+        if found.st_nlink or not found.st_size or self._careful:
+            return
+        old, seen, complete = self._fd, self._seen, self._complete
+        size, opened_at, sent = self._size, self._opened_at, 0
+        self._careful = True
+        try:
             self._fd = -1
-            try:
-                self._open()
-                os.ftruncate(self._fd, 0)  # the old header comes with the old lines
-                while sent < size and (part := os.pread(old, 1 << 20, sent)):
-                    self._put(part)
-                    sent += len(part)
-                self._seen, self._complete = seen, complete
-            finally:
-                os.close(old)
-        except OSError as error:
-            self._failed(error)
+            self._open()
+            os.ftruncate(self._fd, 0)  # the old header comes with the old lines
+            self._size = 0
+            while part := os.pread(old, 1 << 20, sent):
+                self._put(part)
+                sent += len(part)
+            os.close(old)
+        except OSError:
+            if self._fd >= 0:
+                self._give_up()
+            self._fd, self._size, self._opened_at = old, size, opened_at
+        finally:
+            self._careful = False
+        self._seen, self._complete = seen, complete
 
     # -- when the disk refuses ------------------------------------------------------------------
 
@@ -328,10 +388,8 @@ class Writer:
         if self._fd >= 0 and getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
             # The file itself may be gone or not ours any more (EBADF): begin a new segment.
             if getattr(error, "errno", None) != errno.EBADF:
-                try:
+                with suppress(OSError):
                     os.close(self._fd)
-                except OSError:
-                    pass
             self._fd = -1
 
     def _recover(self) -> None:
