@@ -31,7 +31,7 @@ LABELS = ("asset", "partition", "job", "run", "team", "rule")
 
 
 class Column(NamedTuple):
-    """`live` is its expression over lines l, segments g, resources r, attributions a, …"""
+    """`live` is what it is among lines l, segments g, resources r, attributions a and so on."""
 
     name: str
     type: str
@@ -39,9 +39,9 @@ class Column(NamedTuple):
 
 
 _RANK = " ".join(f"WHEN '{basis}' THEN {rank}" for basis, rank in BASIS_RANK.items())
-_BASIS = "coalesce(l.b, CASE WHEN l.m IS NULL THEN 'unknown' ELSE 'estimated' END)"
+BASIS = "coalesce(l.b, CASE WHEN l.m IS NULL THEN 'unknown' ELSE 'estimated' END)"
 _HEX = "strpos('0123456789abcdef', l.x[{0}:{0}]) - 1"
-_ENDED = "CASE WHEN l.y > 0 THEN l.y ELSE l.d END"
+ENDED = "CASE WHEN l.y > 0 THEN l.y ELSE l.d END"
 COLUMNS = (
     Column("charge_id", "VARCHAR", "l.charge_id"),
     Column("revision", "INTEGER", "l.v"),
@@ -57,14 +57,14 @@ COLUMNS = (
     Column("summary", "VARCHAR", "s.summary"),
     Column("text", "VARCHAR", "s.text"),
     Column("started_at", "TIMESTAMP", "make_timestamp(l.t // 1000)"),
-    Column("ended_at", "TIMESTAMP", f"make_timestamp((l.t + {_ENDED}) // 1000)"),
+    Column("ended_at", "TIMESTAMP", f"make_timestamp((l.t + {ENDED}) // 1000)"),
     Column("duration_ns", "BIGINT", "l.d"),
     Column("capacity_seconds", AMOUNT, "CASE WHEN l.f <> 0 THEN units(l.f) END"),
     Column("meters", "VARCHAR", "l.u"),
     Column("rows", "BIGINT", "l.w"),
     Column("amount", AMOUNT, "exact(l.m, l.charge_id)"),
     Column("currency", "VARCHAR", "CASE WHEN l.m IS NOT NULL THEN p.currency END"),
-    Column("basis", "VARCHAR", _BASIS),
+    Column("basis", "VARCHAR", BASIS),
     Column("price_key", "VARCHAR", "p.key"),
     Column("unit_price", "VARCHAR", "p.unit_price"),
     Column("price_unit", "VARCHAR", "p.unit"),
@@ -137,17 +137,10 @@ def listed(*, alias: str = "", negated: bool = False) -> str:
 def better(left: str, right: str) -> str:
     """Return the SQL condition that the row `left` is a better entry of a charge than `right`.
 
-    The better basis decides, then the later revision; what is left only makes the choice the same
-    in whatever order two entries are met.
+    The better basis decides, then the later revision, then the later end of the call.
     """
-    return f"{_order(left)} > {_order(right)}"
-
-
-def _order(alias: str) -> str:
-    return (
-        f"row({rank(f'{alias}.basis')}, {alias}.revision, {alias}.ended_at, "
-        f"coalesce(abs({alias}.amount), -1))"
-    )
+    orders = [f"row({rank(f'{a}.basis')}, {a}.revision, {a}.ended_at)" for a in (left, right)]
+    return " > ".join(orders)
 
 
 def rank(basis: str) -> str:

@@ -16,7 +16,7 @@ import msgspec
 
 from costinsights.ledger.columns import COLUMNS, LABELS, MACROS, quoted
 from costinsights.ledger.reader import CHUNK, is_live
-from costinsights.ledger.seal import SEAL_LENGTH
+from costinsights.ledger.seal import MAX_LINE, SEAL_LENGTH
 from costinsights.ledger.writer import LedgerError
 from costinsights.records import (
     AttributionLine,
@@ -70,7 +70,7 @@ _ENTRY_COLUMNS = {
 }
 
 # What entries refer to: a table a kind, with the columns that stand for one.
-_DEFINED = {
+_DEFINED: dict[str, dict[str, str]] = {
     "segments": {"process": "VARCHAR", "service": "VARCHAR", "host": "VARCHAR", "pid": "BIGINT"},
     "statements": dict.fromkeys(("fingerprint", "operation", "summary", "text"), "VARCHAR"),
     "resources": {
@@ -92,7 +92,7 @@ JOIN resources r ON r.q = l.q AND r.i = l.r
 JOIN attributions a ON a.q = l.q AND a.i = l.a
 LEFT JOIN statements s ON s.q = l.q AND s.i = l.s
 LEFT JOIN prices p ON p.q = l.q AND p.i = l.p
-"""  # noqa: S608  made of our own tables of names
+"""
 
 
 class Aside(NamedTuple):
@@ -211,8 +211,9 @@ class Live:
                 if raw[-SEAL_LENGTH:] == b',"z":"%06x%08x"}' % (len(body), crc32(body)):
                     if raw.startswith(_ENTRY):
                         keep(raw[1:])
-                    else:
-                        self._define(number, raw)
+                    elif not self._define(number, raw):
+                        at = offset + sum(len(line) + 1 for line in lines[: lines.index(raw)])
+                        self._set_aside(segment, at, raw, "not understood")
             if len(whole) < len(lines):
                 self._look_closer(segment, offset, lines)
             if self._progress is not None:
@@ -226,15 +227,12 @@ class Live:
                 self._set_aside(segment, offset, raw, "torn")
             offset += len(raw) + 1
 
-    def _define(self, number: int, raw: bytes) -> None:
+    def _define(self, number: int, raw: bytes) -> bool:
+        """Keep what a line that is no entry says; False when it is not understood."""
         try:
             line: Line = _decode(raw)
         except msgspec.MsgspecError:
-            self._set_aside(self.segments[number], -1, raw, "not understood")
-            return
-        self._keep(number, line)
-
-    def _keep(self, number: int, line: Line) -> None:
+            return False
         fields: dict[str, object]
         if isinstance(line, StatementLine):
             table, at, fields = "statements", line.i, msgspec.structs.asdict(line)
@@ -257,10 +255,11 @@ class Live:
         elif isinstance(line, LossLine):
             for reason, count in line.dropped.items():
                 self.lost[reason] = self.lost.get(reason, 0) + count
-            return
+            return True
         else:
-            return
+            return False
         self._defined[table][number, at] = fields
+        return True
 
     def _set_aside(self, segment: Segment, offset: int, raw: bytes, reason: str) -> None:
         self.torn += 1
@@ -278,7 +277,7 @@ class Live:
             f"l.c IS NULL AND coalesce(l.v, 0) = 0 AS first, "
             f"coalesce(l.c, g.process || '-' || l.n) AS charge_id "
             f"FROM read_json({literal(path)}, format = 'newline_delimited', "
-            f"maximum_object_size = 33554432, columns = {{{columns}}}) l "
+            f"maximum_object_size = {MAX_LINE}, columns = {{{columns}}}) l "
             f"LEFT JOIN segments g ON g.q = l.q"
         )
 
@@ -294,7 +293,7 @@ class Live:
             wanted = ", ".join(f"{key}: '{kind}'" for key, kind in typed.items())
             source = (
                 f"AS SELECT * FROM read_json({literal(path)}, format = 'newline_delimited', "
-                f"maximum_object_size = 33554432, columns = {{{wanted}}})"
+                f"maximum_object_size = {MAX_LINE}, columns = {{{wanted}}})"
             )
         else:
             source = f"({', '.join(f'{key} {kind}' for key, kind in typed.items())})"
@@ -321,15 +320,17 @@ class Live:
             if not insert_only:
                 self._connection.execute(f"DELETE FROM lines WHERE q = {number}")
             with open(path, "wb") as out:
-                for raw in self._resolved(number):
-                    out.write(b'{"q":%d,%b\n' % (number, raw[1:]))
+                out.writelines(
+                    b'{"q":%d,%b\n' % (number, raw[1:]) for raw in self._resolved(number)
+                )
             self._insert(path)
 
     def _resolved(self, number: int) -> Iterator[bytes]:
         segment = self.segments[number]
         resources, attributions = self._defined["resources"], self._defined["attributions"]
         headed = (number, 0) in self._defined["segments"]
-        for at, _, lines in _chunks(segment):
+        for begin, _, lines in _chunks(segment):
+            at = begin
             for raw in lines:
                 if raw.startswith(_ENTRY) and _is_whole(raw):
                     try:
