@@ -1,0 +1,24 @@
+"""The command ``costinsights``.
+
+This module needs nothing beyond the bare package, so that one without the ``cli`` extra can say
+what is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; without the ``cli`` extra, say how to get it and exit with 2."""
+    try:
+        from costinsights.cli.app import cli
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("click", "rich"):
+            raise
+        sys.stderr.write(
+            f"costinsights: the command line needs {error.name!r}, which is not installed: "
+            "run  pip install 'costinsights[cli]'\n"
+        )
+        sys.exit(2)
+    cli(prog_name="costinsights")

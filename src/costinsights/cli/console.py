@@ -1,0 +1,143 @@
+"""What all commands share: where the ledger is, how output looks, how mistakes are said.
+
+On a terminal there is colour and a width; a pipe gets plain text, nothing of it cut.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+from costinsights.ledger.writer import LedgerError
+from costinsights.report.layout import text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from costinsights.config import Config
+    from costinsights.report.layout import Line
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_LIMIT = 3
+
+# Work on less than this is over before a progress bar could be read.
+_BAR_FROM_BYTES = 32 * 1024 * 1024
+
+ledger_option = click.option(
+    "--ledger",
+    "ledger",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="The ledger's folder.  [default: COSTINSIGHTS_LEDGER, the configuration, or your own]",
+)
+
+
+def configuration() -> Config:
+    """Return the configuration in force; mistakes in it are said on stderr."""
+    from costinsights import config
+
+    loaded = config.load()
+    for problem in loaded.problems:
+        click.echo(f"costinsights: {problem}", err=True)
+    return loaded
+
+
+def ledger_at(given: str | None) -> str:
+    """Return the folder of the ledger that is meant.
+
+    Raises:
+        click.UsageError: there is none.
+    """
+    directory = given or configuration().ledger
+    if not os.path.isdir(directory):
+        raise click.UsageError(
+            f"there is no ledger at {directory}. A program makes one that calls "
+            "costinsights.instrument(), or runs under  costinsights run -- …"
+        )
+    return directory
+
+
+def plainly(function: F) -> F:
+    """Let a command say what went wrong in one line, instead of a traceback."""
+
+    @wraps(function)
+    def command(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except LedgerError as error:
+            raise click.ClickException(str(error)) from error
+        except ImportError as error:
+            if (error.name or "duckdb") != "duckdb" and "pip install" not in str(error):
+                raise
+            raise click.UsageError(str(error)) from error
+
+    return cast("F", command)
+
+
+def width() -> int | None:
+    """Return the width of the terminal (``COLUMNS`` overrides it); None where there is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def in_colour() -> bool:
+    """Tell whether output is for a terminal that shows colour, and the user wants it."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stdout.isatty() or bool(os.environ.get("FORCE_COLOR"))
+
+
+def show(lines: Sequence[Line]) -> None:
+    """Print lines, in colour where that is wanted."""
+    if not in_colour():
+        click.echo(text_of(lines), nl=False)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(force_terminal=True, highlight=False, markup=False)
+    for line in lines:
+        text = Text.assemble(*((piece.text, piece.style) for piece in line), end="\n")
+        console.print(text, soft_wrap=True, end="")
+
+
+@contextmanager
+def progress(doing: str) -> Generator[Callable[[int, int], None]]:
+    """Give a function that shows bytes done and to do, as a bar on stderr's terminal.
+
+    Nothing is shown where stderr is no terminal, or the work is short.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task(doing, total=None, visible=False)
+
+    def advance(done: int, total: int) -> None:
+        if total >= _BAR_FROM_BYTES:
+            if not bar.live.is_started:
+                bar.start()
+            bar.update(task, completed=done, total=total, visible=done < total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()

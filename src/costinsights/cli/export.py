@@ -1,0 +1,60 @@
+"""``costinsights export``: brings to exporters what ended programs have left in the ledger."""
+
+from __future__ import annotations
+
+import sys
+from time import monotonic
+
+import click
+
+from costinsights.cli.console import (
+    EXIT_FAILED,
+    configuration,
+    ledger_at,
+    ledger_option,
+    plainly,
+)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[EXPORTER]...")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Stop after this long.  [default: when all is done, or one keeps failing]",
+)
+@ledger_option
+@plainly
+def export(names: tuple[str, ...], timeout: float | None, ledger: str | None) -> None:
+    """Export what ended programs have left: to EXPORTER..., or to those of the configuration.
+
+    What a program that still runs writes, it exports itself. Each exporter keeps its place, so
+    nothing goes twice. Exit code 1: something is left.
+    """
+    from costinsights.exporter import ExporterUnavailable
+    from costinsights.followers import export_all, make_exporter
+
+    config = configuration()
+    directory = ledger_at(ledger)
+    wanted = names or config.exporters or ()
+    if not wanted:
+        raise click.UsageError(
+            "name an exporter (costinsights doctor lists them), or set exporters in "
+            "costinsights.toml or COSTINSIGHTS_EXPORTERS"
+        )
+    try:
+        exporters = [
+            make_exporter(name, config._replace(ledger=directory)) for name in dict.fromkeys(wanted)
+        ]
+    except ExporterUnavailable as error:
+        raise click.UsageError(str(error)) from error
+    deadline = None if timeout is None else monotonic() + timeout
+    finished = True
+    for summary in export_all(directory, exporters, deadline):
+        finished &= summary.finished
+        refused = f", {summary.rejected:,} refused" if summary.rejected else ""
+        problem = "" if summary.finished else f"; not finished: {summary.problem}"
+        click.echo(f"{summary.exporter}: {summary.exported:,} charges{refused}{problem}", err=True)
+    if not finished:
+        sys.exit(EXIT_FAILED)
