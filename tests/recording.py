@@ -23,11 +23,8 @@ from costinsights.records import (
     Charge,
     EntryLine,
     HeaderLine,
-    PriceInfo,
     PriceLineRef,
-    Resource,
     ResourceLine,
-    StatementInfo,
     StatementLine,
 )
 
@@ -82,7 +79,7 @@ class Process:
     directory: Path
     exporters: Sequence[Exporter] = ()
     names: tuple[str, ...] | None = ()
-    options: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    options: Mapping[str, Mapping[str, object]] = field(default_factory=_no_options)
     service: str = "shop"
 
     def __post_init__(self) -> None:
@@ -187,39 +184,6 @@ class Process:
 
     def __exit__(self, *details: object) -> None:
         self.close()
-
-
-def charges(count: int = 1, **fields: object) -> list[Charge]:
-    """Return whole charges, as exporters get them, with `fields` set on each."""
-    made: list[Charge] = []
-    for number in range(1, count + 1):
-        charge = Charge(
-            charge_id=f"{'c0ffee' * 3}00-{number}",
-            system="postgresql",
-            resource=Resource("db.example", 5432, "shop"),
-            operation="SELECT",
-            statement=StatementInfo(STATEMENT.fingerprint, STATEMENT.summary, STATEMENT.text),
-            started_at="2026-11-22T20:58:54.123456Z",
-            ended_at="2026-11-22T20:58:54.126656Z",
-            duration_ns=3_200_000,
-            usage={"time_ns": 3_200_000, "capacity_seconds": "0.0032"},
-            rows=12,
-            amount="0.0000000039",
-            currency="USD",
-            basis="estimated",
-            price=PriceInfo(
-                PRICE.key, PRICE.unit_price, PRICE.unit, PRICE.source, PRICE.as_of, PRICE.book
-            ),
-            attribution={"asset": "orders", "team": "growth", "rule": "scope"},
-            trace_id=f"{number:032x}",
-            span_id=f"{number:016x}",
-            service="shop",
-            host="web-1",
-            pid=4711,
-            instrumentor="psycopg",
-        )
-        made.append(msgspec.structs.replace(charge, **fields))
-    return made
 
 
 def entries(directory: Path) -> list[Charge]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from email.utils import parsedate_to_datetime
+from math import isfinite
 from pkgutil import resolve_name
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -171,7 +172,7 @@ class _HTTPDoor:
         return ExportError(
             text,
             retryable=status not in HTTP_REFUSED,
-            retry_after=_seconds(headers.get("Retry-After")),
+            retry_after=retry_after_seconds(headers.get("Retry-After")),
         )
 
     def close(self) -> None:
@@ -204,18 +205,18 @@ def _beginning(response: Any, deadline: float) -> bytes:
     return data
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def retry_after_seconds(header: str | None) -> float | None:
     """Return the seconds that a ``Retry-After`` header asks for, whichever of its two forms."""
-    if not retry_after:
+    if not header:
         return None
     try:
-        seconds = float(retry_after)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(retry_after).timestamp() - time()
+            seconds = parsedate_to_datetime(header).timestamp() - time()
         except (TypeError, ValueError, OverflowError):
             return None
-    return max(0.0, seconds) if seconds < float("inf") else None
+    return max(0.0, seconds) if isfinite(seconds) else None
 
 
 def _place(url: str) -> str:
@@ -346,7 +347,7 @@ class PublicDoor:
         del request
         if self._signal == "logs":
             raise NotServed("this version of OpenTelemetry's exporter takes no log records of ours")
-        result = self._stock.export([_readable(charge) for charge in charges])
+        result = self._stock.export([readable(charge) for charge in charges])
         if result.name != "SUCCESS":
             raise ExportError("OpenTelemetry's exporter reports a failure", retryable=True)
         return Answer()
@@ -356,7 +357,7 @@ class PublicDoor:
         self._stock.shutdown()
 
 
-def _readable(charge: Charge) -> Any:
+def readable(charge: Charge) -> Any:
     """Return the charge as the SDK's own kind of finished span."""
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import ReadableSpan

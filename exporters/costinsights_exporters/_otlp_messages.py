@@ -33,6 +33,8 @@ _fixed64 = Struct("<Q").pack
 _fixed32 = Struct("<I").pack
 _double = Struct("<d").pack
 _SMALL = [bytes((number,)) for number in range(128)]
+# Attributes' names as they stand in every message.
+_names: dict[str, bytes] = {}
 
 _SPAN_KIND_CLIENT = b"\x30\x03"
 _STATUS_CODE_ERROR = b"\x18\x02"
@@ -55,7 +57,8 @@ def varint(number: int) -> bytes:
 
 def nested(tag: bytes, body: bytes) -> bytes:
     """Encode a string, bytes or message behind its tag."""
-    return tag + varint(len(body)) + body
+    size = len(body)
+    return tag + (_SMALL[size] if size < 128 else varint(size)) + body
 
 
 def utf8(text: str) -> bytes:
@@ -78,10 +81,17 @@ def any_value(value: Value) -> bytes:
 
 def key_values(tag: bytes, pairs: Iterable[tuple[str, Value]]) -> bytes:
     """Encode attributes, each a ``KeyValue`` behind `tag`."""
-    return b"".join(
-        nested(tag, nested(b"\x0a", utf8(name)) + nested(b"\x12", any_value(value)))
-        for name, value in pairs
-    )
+    parts: list[bytes] = []
+    for name, value in pairs:
+        key = _names.get(name)
+        if key is None:
+            key = nested(b"\x0a", utf8(name)) + b"\x12"
+            if len(_names) < MAX_KEPT:
+                _names[name] = key
+        inner = any_value(value)
+        length = varint(len(inner))
+        parts += (tag, varint(len(key) + len(length) + len(inner)), key, length, inner)
+    return b"".join(parts)
 
 
 class Messages:

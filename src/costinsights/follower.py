@@ -79,6 +79,8 @@ class Track:
         """How often the part that is next has failed in a way that nobody explained."""
         self.accepted = self.skipped = self.rejected = self.refused = 0
         """What has become of the parts before."""
+        self.aside: list[Rejected] = []
+        """What of the batch is to be set aside."""
         self.unsaved = False
         self._merged = 0
         self._reader: SegmentReader | None = None
@@ -292,7 +294,7 @@ class Follower:
             return False
         if track.unsaved:
             self._save(track)
-        if not track.parts:
+        if not track.parts and not track.aside:
             ended = self._has_ended(track)
             try:
                 if (ended and track.is_at_end()) or not track.read(ended=ended):
@@ -306,6 +308,9 @@ class Follower:
                 return False
         while track.parts:
             self._hand_on(track)
+        if track.aside:
+            self._set_aside(track.aside)
+            track.aside = []
         hopeless = track.rejected and not track.accepted
         self.exported += track.accepted - track.skipped
         track.passed()
@@ -379,22 +384,23 @@ class Follower:
         if error.refused:
             count = min(error.refused, len(part))
             ids = tuple(charge.charge_id for charge in part)
-            self._set_aside(Rejected(str(error), count=count, charge_ids=ids))
+            track.aside.append(Rejected(str(error), count=count, charge_ids=ids))
             track.refused += count
             track.accepted += len(part) - count
         else:
-            self._set_aside(Rejected(str(error), part[0]))
+            track.aside.append(Rejected(str(error), part[0]))
             track.rejected += 1
 
-    def _set_aside(self, line: Rejected) -> None:
-        positions.set_aside(self.ledger, self.name, msgspec.json.encode(line) + b"\n")
+    def _set_aside(self, lines: list[Rejected]) -> None:
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        positions.set_aside(self.ledger, self.name, data)
         if not self.set_aside:
             place = os.path.join(positions.folder(self.ledger, self.name), positions.REJECTED)
             self._say(
-                f"costinsights: the exporter {self.name} is refused charges ({line.reason}); "
-                f"they are set aside in {place}"
+                f"costinsights: the exporter {self.name} is refused charges "
+                f"({lines[0].reason}); they are set aside in {place}"
             )
-        self.set_aside += line.count
+        self.set_aside += sum(line.count for line in lines)
 
     # -- the end --------------------------------------------------------------------------------
 
