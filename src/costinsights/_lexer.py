@@ -8,8 +8,8 @@ It fails closed, which decides three questions:
 
 * What has no end (a string, a comment, a dollar quote) ends with the text, and all of it is hidden.
 * Where a backslash stands before a quote, servers disagree, by product and by setting. Both
-  readings are tried. If only one of them makes sense of the whole text, that one is used. If both
-  do, or neither, everything from the first difference on is hidden.
+  readings are tried. The one that is the system's own by default is used if it makes sense of the
+  whole text and the other does not. Else everything from the first difference on is hidden.
 * A system we do not know gets no benefit of the doubt: whatever two dialects read differently is
   hidden, and text in double quotes is a literal.
 
@@ -128,7 +128,8 @@ def _literals(dialect: Dialect, *, escapes: bool) -> str:
     found: list[str] = []
     if not dialect.known:
         # '''…''' and q'[…]' end elsewhere in other dialects, and [it's] is a name in some.
-        found += ["'''.*", '""".*', q_quote + ".*", r"""\[[^\[\]'"]*['"][^\]'"]*\].*"""]
+        found += ["'''.*", '""".*', q_quote + ".*"]
+        found += [r"""\[[^\[\]'"]*['"][^\]'"]*\].*""", r"\[[^\[\]]*\Z"]
         # '--x', '#' and '//' are comments to some: what else the line holds then matters.
         # To some, a carriage return ends a comment.
         found += [r"""(?:--(?!\s)|\#|//)[^\n]*['"`$\r/].*""", r"--[^\r\n]*\r(?!\n).*"]
@@ -148,7 +149,7 @@ def _literals(dialect: Dialect, *, escapes: bool) -> str:
     found.append(rf"{_FREE}(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|\Z)")
     found.append(r"0[xX][0-9a-fA-F_]+\w*|[0-9](?:[eE][+-](?=[0-9])|[\w.])*")
     if dialect.money:
-        found.append(rf"{_FREE}\$[0-9][0-9,.]*")
+        found.append(rf"{_FREE}\$[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]*)?")
     if not dialect.slashes:
         found.append(rf"(?<=:)//[^\s{_END}]*")  # an address that was never quoted
     found.append(rf"[{_PASTED}][^{_PASTED}]*[{_PASTED}]?")
@@ -240,15 +241,12 @@ def _weigh(text: str, dialect: Dialect, own: _Reading, ends: list[int], *, cut: 
     other = _read(text, dialect, not dialect.escapes, other_ends)
     if ends == other_ends:
         return own
-    if dialect.known:
-        own_holds, other_holds = _holds(own, cut=cut), _holds(other, cut=cut)
-        if own_holds != other_holds:
-            return own if own_holds else other
+    sure = dialect.known and _holds(own, cut=cut) and not _holds(other, cut=cut)
     pairs = enumerate(zip(ends, other_ends, strict=False))
     agreed = next((at for at, (one, two) in pairs if one != two), None)
-    if agreed is None:  # both came to the end of the text by the same steps
+    if sure or agreed is None:
         return own
-    pieces = own.pieces[: 2 * agreed]
+    pieces = own.pieces[: 2 * agreed + 1]
     names = own.names[: pieces[1::2].count(NAME)]
     comments = own.comments[: pieces[1::2].count(_COMMENT)]
     return _Reading([*pieces, "?"], names, comments, whole=False)

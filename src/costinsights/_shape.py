@@ -54,7 +54,7 @@ def shape(text: str, names: list[str], dialect: Dialect, *, cut: bool = False) -
     shown: list[str] = _SPLIT[dialect.hash == "word"].findall(text)
     joined = " ".join(shown).replace("  ", " ").lower()
     words = joined.split(" ")
-    if cut:
+    if cut and words[-1] != "?":
         del shown[-1:], words[-1:]  # it may be half a word
     while words and words[-1] == ";":
         del shown[-1], words[-1]
@@ -235,10 +235,14 @@ def _hide_secrets(shown: list[str], words: list[str]) -> tuple[list[str], list[s
         start = _secret_after(words, at, word, rows=rows)
         kept_shown += shown[at - 1 : start or at]
         kept_words += words[at - 1 : start or at]
-        if start:
+        while start:
             at = _end_of_secret(shown, words, start, rows=rows)
             kept_shown.append(_value_like(shown[start]))
             kept_words.append("?")
+            # SET PASSWORD FOR user = …: what was hidden was not it yet
+            start = at + 1 if words[at : at + 1] == ["="] and at + 1 < len(words) else 0
+            kept_shown += shown[at : start or at]
+            kept_words += words[at : start or at]
     return kept_shown, kept_words
 
 
@@ -336,7 +340,7 @@ _BEFORE_VALUE = _OPERATORS | frozenset(
     "select where and or not when then else in between like limit offset by values return set on"
     " having case distinct all top interval returning".split()
 )
-_BEFORE_NULL = _OPERATORS | frozenset(["select", "then", "else", "values", "return"])
+_BEFORE_NULL = _BEFORE_VALUE - {"not", "set", "on"}  # NOT NULL, ON DELETE SET NULL, ON NULL INPUT
 
 
 class _List:

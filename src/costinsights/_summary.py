@@ -161,14 +161,13 @@ class _Reader:
         if word == "(":
             return self.open(at, word)
         self.fresh = False
-        self.frame.reading = True
         self.granting = word in _GRANTS
         if word == "with":
             self.deciding = self.frame
             return self.read_with(at, word)
         if word == "from":  # DuckDB and Spark let the table come first
             self._say("SELECT")
-            self.table_first = True
+            self.table_first = self.frame.reading = True
             return self.read_from(at, word)
         if word == "end" and self.parts:  # of a block
             return False
@@ -235,7 +234,7 @@ class _Reader:
             return False
         name, self.resume = self._name(at)
         frame.expected = _NOTHING
-        if name not in self.said and name.lower() not in self.defined:
+        if self.parts and name not in self.said and name.lower() not in self.defined:
             self.said.add(name)
             self.parts.append(name)
         return True
