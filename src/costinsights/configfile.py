@@ -194,7 +194,7 @@ class _Reader:
         elif key == "capacity":
             settings["capacities"] = self._capacities(_tables(key, value))
         else:
-            raise _unknown("", key, _KEYS)
+            raise _unknown("", key, KEYS)
 
     def labels(self, given: object, path: Path) -> Mapping[str, object]:
         labels: dict[str, object] = {}
@@ -261,7 +261,7 @@ class _Reader:
         return os.path.abspath(os.path.join(self._folder, path))
 
 
-_KEYS = (
+KEYS = (
     "capacity",
     "disabled_instrumentors",
     "exporter",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from costinsights import config
 from costinsights.config import Config, is_disabled, load
-from costinsights.configfile import MAX_BYTES
+from costinsights.configfile import KEYS, MAX_BYTES
 from costinsights.rules import Rule
 from costinsights.tomllines import line_of, lines_of
 
@@ -759,3 +759,14 @@ def test_a_good_file_needs_no_line_numbers() -> None:
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
     )
     assert done.stdout.strip() == "False False"
+
+
+# --- what the documentation says ----------------------------------------------------------------
+
+
+def test_the_documentation_names_every_key_and_every_variable() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for key in KEYS:
+        assert f"`{key}`" in page or f"[{key}" in page, key
+    for name in config.VARIABLES:
+        assert f"`COSTINSIGHTS_{name}" in page, name

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -136,3 +137,9 @@ def test_a_hostile_pattern_takes_no_time() -> None:
     rule = Rule("r", {"text": "*a" * 40 + "b"}, {})
     long = parse("SELECT " + ", ".join(["aaaaaaaa"] * 3000), "postgresql")
     assert not rule.matches("postgresql", Resource(), long)
+
+
+def test_the_documentation_names_every_field() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "attribution.md").read_text(encoding="utf-8")
+    for field in FIELDS:
+        assert f"`{field}`" in page, field
