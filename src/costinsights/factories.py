@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 # A tool that makes a class a connection must not make us keep all of them.
 MAX_SUBCLASSES = 64
-_IMMUTABLE = 1 << 8  # CPython's Py_TPFLAGS_IMMUTABLETYPE
 
 
 class Makes(NamedTuple):
@@ -42,11 +41,6 @@ class Makes(NamedTuple):
 
 
 _ABSENT: Any = object()
-
-
-def is_immutable(owner: object) -> bool:
-    """Tell whether no attribute of `owner` can be set, because it is a C type."""
-    return isinstance(owner, type) and bool(owner.__flags__ & _IMMUTABLE)
 
 
 class Factories:
@@ -99,9 +93,9 @@ class Factories:
         """Return the hooked subclass of the class `asked`; `asked` itself where there can be none."""
         hooked = self._hooked.get((base, fetching))
         if hooked is None:
-            hooked = self._hooked[base, fetching] = _hook(
-                base, self.probes.get(base, {}), fetching=fetching
-            )
+            probes = self.probes.get(base, {}).items()
+            wanted = {name: probe for name, probe in probes if fetching or not probe.hook.fetch}
+            hooked = self._hooked[base, fetching] = _hook(base, wanted) if wanted else base
         if asked is base:
             return hooked
         if not isinstance(asked, type) or not issubclass(asked, base) or hooked in asked.__mro__:
@@ -115,13 +109,11 @@ class Factories:
         return made
 
 
-def _hook(base: type, probes: dict[str, Probe], *, fetching: bool) -> type:
+def _hook(base: type, probes: dict[str, Probe]) -> type:
     from costinsights.patching import wrap
 
     methods: dict[str, Any] = {
-        name: wrap(getattr(base, name), probe)
-        for name, probe in probes.items()
-        if fetching or probe.hook.fetch is None
+        name: wrap(getattr(base, name), probe) for name, probe in probes.items()
     }
     # The recorder remembers connections by weak references, which not every C type allows.
     slots = () if base.__weakrefoffset__ else ("__weakref__",)

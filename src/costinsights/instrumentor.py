@@ -11,10 +11,11 @@ import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from costinsights.factories import Factories, Makes, is_immutable
+from costinsights.factories import Factories, Makes
 from costinsights.guard import say, swallow
 from costinsights.imports import forget, when_imported
-from costinsights.patching import Hook, Patch, Probe, here, owner_of, probe_of
+from costinsights.patching import Hook, Patch, Probe, here, owner_of, probe_of, resolve
+from costinsights.unlocked import can_unlock, is_immutable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -64,6 +65,12 @@ class DBAPIInstrumentor:
     """Dotted path from the hooked object to its connection; empty when it is the connection."""
     facts: ClassVar[Mapping[str, str]] = {}
     """Where a connection keeps its ``address``, ``port`` and ``namespace``: dotted paths."""
+    application: ClassVar[str | None] = None
+    """The keyword of the library's connect that tells the server the program's name."""
+    naming: ClassVar[tuple[Hook, ...]] = ()
+    """Hooks of kind "connect" where connections are made, placed only for ``tagging="native"``."""
+    unlocks: ClassVar[bool] = False
+    """Whether its C types are hooked in place, where this Python lets us."""
     package: ClassVar[str | None] = None
     """What to ask pip for, where that is not the plug-in's extra."""
 
@@ -144,16 +151,21 @@ class DBAPIInstrumentor:
             say(f"costinsights leaves {self.name} alone: {reason}")
             return
         self.skipped = None
-        modules = dict.fromkeys(hook.target.partition(":")[0] for hook in self.hooks)
+        modules = dict.fromkeys(hook.target.partition(":")[0] for hook in self._wanted())
         for module in modules:
             if module in sys.modules:
                 self._apply(sys.modules[module])
             else:
                 self._watch(module, self._apply)
 
+    def _wanted(self) -> tuple[Hook, ...]:
+        recorder = self.recorder()
+        naming = recorder is not None and recorder.tagger is not None and recorder.tagger.native
+        return (*self.hooks, *self.naming) if naming else self.hooks
+
     def _apply(self, module: ModuleType) -> None:
         name = module.__name__
-        for hook in self.hooks:
+        for hook in self._wanted():
             if hook.target.partition(":")[0] == name:
                 try:
                     self._hook(hook)
@@ -164,7 +176,12 @@ class DBAPIInstrumentor:
 
     def _hook(self, hook: Hook) -> None:
         owner, name = owner_of(hook.target)
-        in_place = not is_immutable(owner)
+        makes = hook.makes
+        if makes is not None and makes.fetches is None and self._opens(resolve(makes.base)):
+            return  # what it makes is hooked in place
+        in_place = not is_immutable(owner) or self._opens(owner)
+        if hook.fetch is not None and self._seldom_fetches(owner):
+            in_place = False  # so that a row of all the others costs nothing
         if in_place:
             probe = probe_of(here(owner, name), self.name)
         else:
@@ -178,6 +195,17 @@ class DBAPIInstrumentor:
             self.patches.append(Patch(probe))
         else:
             self.factories.place(owner, name, probe)
+
+    def _seldom_fetches(self, owner: object) -> bool:
+        """Tell whether only some objects of this C type, made for it, leave rows on the server."""
+        return is_immutable(owner) and any(
+            makes.fetches is not None and resolve(makes.base) is owner
+            for hook in self.hooks
+            if (makes := hook.makes) is not None
+        )
+
+    def _opens(self, owner: object) -> bool:
+        return self.unlocks and can_unlock(owner)
 
     def unsupported(self, driver: ModuleType) -> str | None:
         """Say why this version of the driver is not hooked, or None when it is.
@@ -204,6 +232,17 @@ class DBAPIInstrumentor:
     def connection_of(self, instance: Any) -> Any:
         """Return the connection behind the object whose method was called."""
         return attrgetter(self.connection)(instance) if self.connection else instance
+
+    def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Take note of a call of a hook of kind "connect": where the new connection leads."""
+
+    def own_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+        """Return what the program calls itself on a new connection. By default the keyword says."""
+        return kwargs.get(self.application or "")
+
+    def known_as(self, connection: Any) -> str | None:
+        """Return the program's name as a connection gave it to the server; None if it cannot say."""
+        return None
 
     def system_of(self, connection: Any) -> str:
         """Return the system; one driver may speak to several (MySQL and MariaDB)."""
@@ -234,6 +273,10 @@ class DBAPIInstrumentor:
         """Tell whether a lazy call left rows to fetch. By default: the cursor is described."""
         unread = self.unread(cursor)
         return getattr(cursor, "description", None) is not None if unread is None else unread
+
+    def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+        """Tell of a call whose hook `prepares` whether its result has not been run yet."""
+        return False
 
     def unread(self, cursor: Any) -> bool | None:
         """Tell whether the server still has rows, or results, of the call; None if nobody says."""

@@ -14,6 +14,9 @@ from types import BuiltinFunctionType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from costinsights.guard import SUPPRESSED, busy, free, swallow
+from costinsights.rows import fetch_wrapper
+from costinsights.unlocked import unlocked
+from costinsights.voices import as_caller, pass_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +27,14 @@ if TYPE_CHECKING:
     from costinsights.span import CostSpan
 
 Kind = Literal[
-    "call", "async", "generator", "async_generator", "context", "async_context", "factory"
+    "call",
+    "async",
+    "generator",
+    "async_generator",
+    "context",
+    "async_context",
+    "factory",
+    "connect",
 ]
 Fetch = Literal[
     "one", "many", "all", "next", "page", "set", "close", "frame", "part", "arrival", "waiting"
@@ -64,6 +74,14 @@ class Hook(NamedTuple):
     """With kind "factory": what the callable makes. See `costinsights.factories`."""
     leaf: bool = False
     """The callable calls no other hooked one, so nothing need be remembered while it runs."""
+    as_caller: Callable[[tuple[Any, ...], dict[str, Any]], bool] | None = None
+    """Tells of a call whether it asks the frame that makes it, which must be the program's."""
+    instance: Callable[[dict[str, Any]], Any] | None = None
+    """Of a module's function: gives, from its keywords, the object whose method it stands for."""
+    prepares: bool = False
+    """What returns may still have to be run, by a method that `begins`. See `prepared`."""
+    begins: bool = False
+    """A fetch that is itself the call, unless it goes on with one."""
     optional: bool = False
     """The callable is not in every supported version of the library."""
 
@@ -73,6 +91,7 @@ class Probe:
 
     __slots__ = (
         "batch",
+        "begins",
         "connection_of",
         "counts_rows",
         "deferred",
@@ -83,6 +102,7 @@ class Probe:
         "of",
         "operation",
         "prefix",
+        "prepares",
         "recorder",
         "rows",
         "statement",
@@ -98,6 +118,7 @@ class Probe:
         self.statement, self.batch = hook.statement, hook.batch
         self.operation, self.lazy, self.prefix = hook.operation, hook.lazy, hook.prefix
         self.rows, self.deferred = hook.rows, hook.deferred
+        self.prepares, self.begins = hook.prepares, hook.begins
         self.of = attrgetter(hook.of) if hook.of else None
         self.recorder: Recorder | None = None
 
@@ -234,102 +255,79 @@ def wrap(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     """Return the wrapper of `function` that reports to `probe`."""
     hook = probe.hook
     make: Callable[[Callable[..., Any], Probe], Callable[..., Any]]
+    inner = function if hook.as_caller is None else as_caller(function, hook.as_caller)
+    if hook.instance is not None:
+        inner = _without_instance(inner)
     if hook.kind == "factory":
         from costinsights.factories import factory_wrapper
 
         make = factory_wrapper
-    elif hook.kind in ("call", "async") and hook.fetch != "arrival":
+    elif hook.kind == "connect":
+        make = _connect_wrapper
+    elif hook.begins:
+        make = _beginning_wrapper
+    elif hook.fetch is not None and hook.leaf:
+        make = fetch_wrapper
+    elif hook.kind == "call" and hook.fetch != "arrival":
         make = _call_wrapper if hook.fetch is None else _fetch_wrapper
+    elif hook.kind == "async":
+        from costinsights.awaited import call_wrapper
+        from costinsights.awaited import fetch_wrapper as async_fetch_wrapper
+
+        make = call_wrapper if hook.fetch is None else async_fetch_wrapper
     else:
         from costinsights.prolonged import wrapper_of
 
         make = wrapper_of(hook)
-    wrapper = update_wrapper(make(function, probe), function)
+    wrapper = make(inner, probe)
+    if hook.instance is not None:
+        wrapper = _with_instance(wrapper, function, probe, hook.instance)
+    wrapper = update_wrapper(wrapper, function)
+    pass_over(wrapper)
     wrapper.__costinsights__ = probe  # type: ignore[attr-defined]
     return wrapper
 
 
 def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
-    begin, end, tagged, name = probe.begin, probe.end, probe.tagged, probe.name
+    end, tagged, name = probe.end, probe.tagged, probe.name
     held, hold, release = busy.get, busy.set, busy.reset
 
-    if probe.hook.kind == "call":
-        target, leaf = probe.hook.target, probe.hook.leaf
+    target, leaf = probe.hook.target, probe.hook.leaf
 
-        # Written out, where the other kinds call `begin` and `end`: this is the hot path.
-        def call(*args: Any, **kwargs: Any) -> Any:
-            recorder = probe.recorder
-            if recorder is None or (other := held()) is name or other is SUPPRESSED:
-                return function(*args, **kwargs)
-            token = None if leaf else hold(name)
-            try:
-                span = recorder.begin(probe, args, kwargs)
-            except Exception as ours:  # noqa: BLE001  ours must not reach the program
-                swallow(target, ours)
-                span = None
-            try:
-                if recorder.tagger is not None:
-                    args, kwargs = tagged(args, kwargs)
-                result = function(*args, **kwargs)
-            except BaseException as error:
-                if token is not None:
-                    release(token)
-                end(span, None, error)
-                raise
-            if token is not None:
-                release(token)
-            if span is not None:
-                try:
-                    recorder.end(span, result, None)
-                except Exception as ours:  # noqa: BLE001  ours must not reach the program
-                    swallow(target, ours)
-            return result
-
-        return call
-
-    async def acall(*args: Any, **kwargs: Any) -> Any:
+    # Written out, where the other kinds call `begin` and `end`: this is the hot path.
+    def call(*args: Any, **kwargs: Any) -> Any:
         recorder = probe.recorder
         if recorder is None or (other := held()) is name or other is SUPPRESSED:
-            return await function(*args, **kwargs)
-        token = hold(name)
-        span = begin(args, kwargs)
+            return function(*args, **kwargs)
+        token = None if leaf else hold(name)
+        try:
+            span = recorder.begin(probe, args, kwargs)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(target, ours)
+            span = None
         try:
             if recorder.tagger is not None:
                 args, kwargs = tagged(args, kwargs)
-            result = await function(*args, **kwargs)
+            result = function(*args, **kwargs)
         except BaseException as error:
-            free(token)
+            if token is not None:
+                release(token)
             end(span, None, error)
             raise
-        free(token)
-        end(span, result)
+        if token is not None:
+            release(token)
+        if span is not None:
+            try:
+                recorder.end(span, result, None)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target, ours)
         return result
 
-    return acall
+    return call
 
 
 def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     name, held, hold = probe.name, busy.get, busy.set
-
-    if probe.hook.kind == "async":
-
-        async def afetch(*args: Any, **kwargs: Any) -> Any:
-            span = probe.opened(args)
-            if span is None or (other := held()) is name or other is SUPPRESSED:
-                return await function(*args, **kwargs)
-            token = hold(name)
-            probe.resume(span)
-            try:
-                result = await function(*args, **kwargs)
-            except BaseException as error:
-                free(token)
-                probe.fetched(span, args, kwargs, None, error)
-                raise
-            free(token)
-            probe.fetched(span, args, kwargs, result)
-            return result
-
-        return afetch
 
     def fetch(*args: Any, **kwargs: Any) -> Any:
         span = probe.opened(args)
@@ -348,6 +346,55 @@ def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., 
         return result
 
     return fetch
+
+
+def _beginning_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
+    call, fetch = _call_wrapper(function, probe), _fetch_wrapper(function, probe)
+
+    def begin(*args: Any, **kwargs: Any) -> Any:
+        return (call if probe.opened(args) is None else fetch)(*args, **kwargs)
+
+    return begin
+
+
+def _with_instance(
+    wrapper: Callable[..., Any],
+    function: Callable[..., Any],
+    probe: Probe,
+    instance: Callable[[dict[str, Any]], Any],
+) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if probe.recorder is None:
+            return function(*args, **kwargs)
+        try:
+            found = instance(kwargs)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(probe.hook.target, ours)
+            return function(*args, **kwargs)
+        return wrapper(found, *args, **kwargs)
+
+    return call
+
+
+def _without_instance(function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(_: object, /, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _connect_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
+    def connect(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = probe.tagged(args, kwargs)
+        result = function(*args, **kwargs)
+        if probe.recorder is not None:
+            try:
+                probe.instrumentor.connected(args, kwargs, result)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(probe.hook.target, ours)
+        return result
+
+    return connect
 
 
 _REMADE: dict[type, Callable[[Any], Any]] = {
@@ -374,7 +421,8 @@ class Patch:
         self._inherited = self._name not in vars(owner)
         self._original = here(owner, self._name)
         self._placed = self._wrapped(self._original)
-        setattr(owner, self._name, self._placed)
+        with unlocked(owner):
+            setattr(owner, self._name, self._placed)
 
     def _wrapped(self, original: Any) -> Any:
         remake = _REMADE.get(original.__class__)
@@ -402,10 +450,11 @@ class Patch:
         self.probe.recorder = None
         if not self.in_place:
             return False
-        if self._inherited:
-            delattr(self._owner, self._name)
-        else:
-            setattr(self._owner, self._name, self._original)
+        with unlocked(self._owner):
+            if self._inherited:
+                delattr(self._owner, self._name)
+            else:
+                setattr(self._owner, self._name, self._original)
         return True
 
 

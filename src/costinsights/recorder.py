@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import count
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 from zlib import crc32
 
@@ -36,7 +36,7 @@ from costinsights.statement import Statement, parse
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from costinsights.instrumentor import Usage
     from costinsights.ledger.writer import Writer
@@ -109,6 +109,8 @@ class Recorder:
             scope.resolved.clear()
         # Cursors whose rows are still to come, by identity.
         self.opened: dict[int, CostSpan] = {}
+        # What was prepared and has not been run, by identity: it is no call yet.
+        self.prepared: dict[int, tuple[ref[Any], CostSpan]] = {}
         self.owed = Owed(self)
         self._calls = count(1)
         self._targets: dict[int, tuple[ref[Any], Target]] = {}
@@ -125,6 +127,7 @@ class Recorder:
         self.writer = writer
         self._calls = count(1)
         self.opened.clear()
+        self.prepared.clear()
         self.owed.clear()
         for target in self._known_targets.values():
             if target.capacity is not None:
@@ -149,6 +152,8 @@ class Recorder:
             target = self._target(probe, connection)
         if self.opened and probe.lazy:
             self._supersede(instance)
+        if self.prepared and (span := self._take_up(probe, args, kwargs)) is not None:
+            return span
         span = CostSpan(self, probe, target, args, kwargs)
         if context is not None:
             span.parent = traceparent(context)
@@ -184,6 +189,11 @@ class Recorder:
         probe = span.probe
         self._describe(span)
         cursor = span.args[0] if span.args else None
+        if probe.prepares and error is None and result is not None:
+            if probe.instrumentor.prepared(span.args or (), span.kwargs or {}, result):
+                self._put_by(span, result)
+                return
+            cursor = result
         if probe.batch is not None:
             self._batch(span, _argument(span, probe.batch))
         if error is not None:
@@ -199,13 +209,33 @@ class Recorder:
                 span.rows = rows  # `rowcount`, written out
         else:
             self._use(span, probe.instrumentor.usage(cursor, result))
-        if probe.lazy and error is None and probe.instrumentor.has_rows(cursor, result):
+        opens = probe.lazy or probe.prepares
+        if opens and error is None and probe.instrumentor.has_rows(cursor, result):
             self._open(span, cursor)
-        elif span.cursor is not None:
+        elif span.key:
             self._close(span)
         span.args = span.kwargs = None  # the parameters are the program's, and not kept alive
         span.done = not span.partial
         self._write(span)
+
+    def _put_by(self, span: CostSpan, result: Any) -> None:
+        key = id(result)
+        span.args = span.kwargs = None
+        self.prepared[key] = ref(result, lambda _: self.prepared.pop(key, None)), span
+
+    def _take_up(
+        self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> CostSpan | None:
+        """Return the span of what was prepared and is now to be run, with its clocks running."""
+        if not probe.begins or not args or (known := self.prepared.get(id(args[0]))) is None:
+            return None
+        del self.prepared[id(args[0])]
+        span = known[1]
+        span.probe, span.args, span.kwargs = probe, args, kwargs
+        if probe.operation is not None:
+            span.note("o", probe.operation)
+        self.resume(span)
+        return span
 
     def _batch(self, span: CostSpan, sets: object) -> None:
         size = _size(sets)
@@ -260,14 +290,16 @@ class Recorder:
             self.complete(span, None, partial=True)
             return
         cursor = args[0]
-        got = (rowcount(cursor) or 0) if how == "set" and result else _rows_in(how, result)
-        span.rows = (span.rows or 0) + got
+        got = rowcount(cursor) if how == "set" and result else _rows_in(how, result)
+        if got is not None:
+            span.rows = (span.rows or 0) + got
         unread = span.probe.instrumentor.unread(cursor)
         if unread is None:  # the driver does not tell: a fetch that brought all it could does
             unread = how in ("one", "next") and got == 1
             unread = unread or (how == "set" and bool(result))
-            unread = unread or (how == "page" and args[1] is not None and got >= args[1])
-            unread = unread or (how == "many" and 0 < got >= _asked(cursor, args, kwargs))
+            if got:
+                unread = unread or (how == "page" and args[1] is not None and got >= args[1])
+                unread = unread or (how == "many" and got >= _asked(cursor, args, kwargs))
         if not unread:
             self.complete(span, None)
 
@@ -280,8 +312,7 @@ class Recorder:
         self.pause(span)
         span.done = span.rare = True
         span.partial = partial
-        if span.cursor is not None:
-            self._close(span)
+        self._close(span)
         if error is not None:
             span.note("e", describe_error(error))
         if span.counted is None:
@@ -297,7 +328,7 @@ class Recorder:
     def opened_by(self, cursor: object) -> CostSpan | None:
         """Return the span whose rows `cursor` still has to bring."""
         span = self.opened.get(id(cursor))
-        if span is None or span.cursor is None or span.cursor() is not cursor:
+        if span is None or (span.cursor is not None and span.cursor() is not cursor):
             return None
         return span
 
@@ -315,8 +346,12 @@ class Recorder:
         try:
             span.cursor = ref(cursor, dropped)
         except TypeError:
-            return  # cannot be followed: the span ends here, with what is known
+            # One that cannot be followed says itself when it goes, if its finaliser is hooked;
+            # otherwise the span ends here, with what is known.
+            if not hasattr(getattr(type(cursor), "__del__", None), "__costinsights__"):
+                return
         span.partial = span.rare = True
+        span.key = key
         self.opened[key] = span
 
     def lend(self, span: CostSpan) -> None:
@@ -324,13 +359,13 @@ class Recorder:
         self.pause(span)
         cursor = span.args[0] if span.args else None
         span.cursor = ref(cursor)
-        self.opened[id(cursor)] = span
+        span.key = id(cursor)
+        self.opened[span.key] = span
 
     def _close(self, span: CostSpan) -> None:
-        cursor = span.cursor() if span.cursor is not None else None
-        span.cursor = None
-        if cursor is not None and self.opened.get(id(cursor)) is span:
-            del self.opened[id(cursor)]
+        if self.opened.get(span.key) is span:
+            del self.opened[span.key]
+        span.cursor, span.key = None, 0
 
     def _supersede(self, cursor: object) -> None:
         """A cursor runs its next statement: the rows of the last one will never be read."""
@@ -341,6 +376,8 @@ class Recorder:
     # -- what a span says -----------------------------------------------------------------------
 
     def _describe(self, span: CostSpan) -> None:
+        if span.number:
+            return  # when it was prepared
         probe = span.probe
         statement: Statement | None = None
         if probe.statement is not None:
@@ -464,7 +501,7 @@ class Recorder:
                         PriceLineRef(
                             number,
                             line.key,
-                            str(line.price),
+                            line.price_text,
                             line.unit,
                             line.currency,
                             line.source,
@@ -593,20 +630,27 @@ def _size(sequence: Any) -> int | None:
         return None
 
 
+def rows_of(result: Any) -> int | None:
+    """Return how many rows there are in what a fetch brought; None where one has to read to know.
+
+    A dictionary holds columns, as arrays, by their names; a text is no row.
+    """
+    if isinstance(result, str):
+        return None
+    if isinstance(result, dict):
+        result = next(iter(cast("dict[str, Any]", result).values()), ())
+    return _size(result)
+
+
 def _asked(cursor: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Return how many rows a ``fetchmany`` asked for."""
     size: Any = args[1] if len(args) > 1 else kwargs.get("size")
     return size if isinstance(size, int) and size else getattr(cursor, "arraysize", 1)
 
 
-def _rows_in(how: Fetch | None, result: Any) -> int:
-    if result is None:
+def _rows_in(how: Fetch | None, result: Any) -> int | None:
+    if result is None or how == "set":
         return 0
     if how in ("one", "next"):
         return 1
-    if how == "set":
-        return 0
-    size = _size(result)
-    if size is None:
-        size = getattr(result, "num_rows", None)
-    return size if isinstance(size, int) else 1
+    return rows_of(result)

@@ -32,6 +32,7 @@ class CostSpan:
         "ended",
         "entered",
         "extra",
+        "key",
         "kwargs",
         "number",
         "parent",
@@ -61,7 +62,6 @@ class CostSpan:
     """Monotonic clock when the driver last got the word."""
     ended: int
     """Monotonic clock when it last gave it back."""
-    number: int
     awaits: int
     """Answers that the server still owes, once the call has returned without them."""
 
@@ -81,6 +81,7 @@ class CostSpan:
         self.running = True
         self.duration = 0
         self.share = 0
+        self.number = 0  # until it is described
         self.entered = 0  # the capacity clock when the driver last got the word
         self.rows: int | None = None
         self.statement: Statement | None = None
@@ -93,6 +94,7 @@ class CostSpan:
         self.parent: str | None = None  # W3C traceparent
         self.revision = 0
         self.cursor: ref[Any] | None = None
+        self.key = 0  # of the cursor, while it has rows to bring
         self.extra: dict[str, Any] | None = None  # under records.EntryLine's names: u, o, e, i
 
     def note(self, name: str, value: object) -> None:

@@ -1,56 +1,65 @@
-"""Keeps our frames out of warnings: they name the program's line, as they would without us.
+"""Makes calls look to the library as they would without us: coming from the program's own frame.
 
-A warning names the frame that is so many levels up from where it is issued. Python passes over the
-frames of its own import machinery on the way, which it knows by their file's name, so our wrappers'
-code bears such a name. A warning issued in C at level 1 names the very frame that made the call:
-where one is to be expected, `in_callers_name` makes the call from a frame like the caller's.
+Three kinds of code look up the stack. A warning names the line so many levels up from where it is
+issued: Python passes over the frames of its own import machinery on that way, which it knows by
+their file's name, so our wrappers' code bears such a name. A warning issued in C at level 1 names
+the very frame that made the call, and DuckDB looks for the tables of a query among that frame's
+variables: `as_caller` makes the call from a frame like the caller's.
 """
 
 from __future__ import annotations
 
 import sys
-from types import FunctionType
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    Asks = Callable[[tuple[Any, ...], dict[str, Any]], bool]
+
+_OURS = __file__.removesuffix("voices.py")
 _PASSED_OVER = " (passed over by warnings, like importlib._bootstrap)"
+_CALL = compile("__costinsights__()", "", "eval")
 
 
 def pass_over(wrapper: Callable[..., Any]) -> None:
     """Have warnings pass over the frames of `wrapper`, unless its code is not ours."""
     code = getattr(wrapper, "__code__", None)
     if code is not None and code.co_filename.startswith(_OURS):
-        named = code.co_filename.removesuffix(_PASSED_OVER) + _PASSED_OVER
-        wrapper.__code__ = code.replace(co_filename=named)  # type: ignore[attr-defined]
+        name = code.co_filename.removesuffix(_PASSED_OVER) + _PASSED_OVER
+        wrapper.__code__ = code.replace(co_filename=name)
 
 
-def in_callers_name(
-    function: Callable[..., Any], expected: Callable[[tuple[Any, ...], dict[str, Any]], bool]
-) -> Callable[..., Any]:
-    """Return `function` as a wrapper of ours calls it; `expected` tells when it may warn."""
+def as_caller(function: Callable[..., Any], asks: Asks) -> Callable[..., Any]:
+    """Return `function` so that it is called from a frame like the program's, where `asks` says so.
+
+    That frame stands on the program's line, with the names that the program has there.
+    """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if expected(args, kwargs):
-            return _like(sys._getframe(2))(function, args, kwargs)
+        if asks(args, kwargs):
+            frame = sys._getframe(1)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+                frame = frame.f_back
+            return _call_from(frame, partial(function, *args, **kwargs))
         return function(*args, **kwargs)
 
     pass_over(call)
     return call
 
 
-def _make(function: Callable[..., Any], args: Any, kwargs: Any) -> Any: return function(*args, **kwargs)  # fmt: skip  # noqa: E501, E704  one line, the caller's
+def always(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Every call looks at the frame that makes it."""
+    return True
 
 
-def _like(frame: FrameType) -> Callable[..., Any]:
-    code = _make.__code__.replace(
+def _call_from(frame: FrameType, function: Callable[[], Any]) -> Any:
+    code = _CALL.replace(
         co_filename=frame.f_code.co_filename,
         co_name=frame.f_code.co_name,
         co_firstlineno=frame.f_lineno,
     )
-    return FunctionType(code, frame.f_globals)
-
-
-_OURS = __file__.removesuffix("voices.py")
+    names = {**frame.f_locals, "__costinsights__": function}
+    return eval(code, frame.f_globals, names)  # noqa: S307  our own code, one call
