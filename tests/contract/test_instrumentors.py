@@ -74,7 +74,8 @@ def test_names_agree(name: str) -> None:
     entry = find(INSTRUMENTORS)[name]
     assert entry.value == f"costinsights_instrumentors.{name}:{plugin.__name__}"
     assert plugin.hooks
-    assert plugin.supports[0] < plugin.supports[1] or "." in plugin.supports[1]
+    lowest, end = (tuple(map(int, version.split("."))) for version in plugin.supports)
+    assert lowest < end
 
 
 @EVERY
