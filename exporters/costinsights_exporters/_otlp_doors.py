@@ -121,18 +121,28 @@ def _open_http(signal: Signal, options: OTLPOptions) -> Door:
         settings["compression"] = compression(options.compression)
     stock = resolve_name(STOCK["http", signal])(**settings)
     try:
-        return _HTTPDoor(signal, stock)
+        return HTTPDoor(signal, stock)
     except AttributeError:
         return PublicDoor(signal, stock)
 
 
-class _HTTPDoor:
+class HTTPDoor:
+    """Sends with the session of a stock exporter.
+
+    Raises:
+        AttributeError: this version of it has no such session.
+    """
+
     def __init__(self, signal: Signal, stock: Any) -> None:
         # Since 1.44 what sends is in objects of its own, before it was in the exporter itself.
         client = getattr(stock, "_client", stock)
         transport = getattr(client, "_transport", client)
         self._session = transport._session  # noqa: SLF001  see the module's docstring
         self._post = self._session.post
+        # Passed each time, or REQUESTS_CA_BUNDLE would go before OpenTelemetry's variable.
+        self._verify: dict[str, str] = {}
+        if isinstance(self._session.verify, str):
+            self._verify["verify"] = self._session.verify
         self._url: str = client._endpoint  # noqa: SLF001
         self._timeout = float(client._timeout)  # noqa: SLF001
         self._headers: dict[str, str] = dict(client._headers)  # noqa: SLF001
@@ -154,13 +164,14 @@ class _HTTPDoor:
                 timeout=self._timeout,
                 allow_redirects=False,  # they would take the headers, and secrets in them, along
                 stream=True,
+                **self._verify,
             )
         except Exception as error:
             raise ExportError(f"{self._place}: {_cause(error)}", retryable=True) from error
         with response:
             status: int = response.status_code
             if 200 <= status < 300:
-                return _answer(self._response, _beginning(response, deadline))
+                return _answer(self._response, beginning(response, deadline))
             raise self._refusal(status, response.headers)
 
     def _refusal(self, status: int, headers: Mapping[str, str]) -> Exception:
@@ -187,7 +198,7 @@ def _compressed(data: bytes, how: str) -> bytes:
     return data
 
 
-def _beginning(response: Any, deadline: float) -> bytes:
+def beginning(response: Any, deadline: float) -> bytes:
     """Return the beginning of an answer, uncompressed; empty when it is long in coming."""
     raw = response.raw
     read = getattr(raw, "read1", raw.read)
@@ -255,12 +266,18 @@ def _open_grpc(signal: Signal, options: OTLPOptions) -> Door:
         }[options.compression]
     stock = resolve_name(STOCK["grpc", signal])(**settings)
     try:
-        return _GRPCDoor(signal, stock)
+        return GRPCDoor(signal, stock)
     except AttributeError:
         return PublicDoor(signal, stock)
 
 
-class _GRPCDoor:
+class GRPCDoor:
+    """Calls the stub of a stock exporter.
+
+    Raises:
+        AttributeError: this version of it has no such stub.
+    """
+
     def __init__(self, signal: Signal, stock: Any) -> None:
         self._stock = stock
         self._call = stock._client.Export  # noqa: SLF001  see the module's docstring

@@ -16,6 +16,7 @@ that `refuses` says true of); ``small`` (413 for more than `limit` spans); or a 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import threading
 import time
@@ -33,6 +34,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Generator, Iterable, Mapping
 
 Value = str | int | float | bool
@@ -50,7 +52,9 @@ class Received(NamedTuple):
 def read_traces(data: bytes) -> list[Received]:
     """Decode an ``ExportTraceServiceRequest``."""
     return [
-        Received(_values(group.resource.attributes), scoped.scope.name, _values(span.attributes), span)
+        Received(
+            _values(group.resource.attributes), scoped.scope.name, _values(span.attributes), span
+        )
         for group in ExportTraceServiceRequest.FromString(data).resource_spans
         for scoped in group.scope_spans
         for span in scoped.spans
@@ -60,7 +64,12 @@ def read_traces(data: bytes) -> list[Received]:
 def read_logs(data: bytes) -> list[Received]:
     """Decode an ``ExportLogsServiceRequest``."""
     return [
-        Received(_values(group.resource.attributes), scoped.scope.name, _values(record.attributes), record)
+        Received(
+            _values(group.resource.attributes),
+            scoped.scope.name,
+            _values(record.attributes),
+            record,
+        )
         for group in ExportLogsServiceRequest.FromString(data).resource_logs
         for scoped in group.scope_logs
         for record in scoped.log_records
@@ -73,6 +82,12 @@ def _values(attributes: Iterable[Any]) -> dict[str, Value]:
         assert pair.key not in found, f"{pair.key} stands there twice"
         found[pair.key] = getattr(pair.value, pair.value.WhichOneof("value"))
     return found
+
+
+@functools.cache
+def bomb() -> bytes:
+    """100 MB of zeros, compressed; that takes a second, so have it done beforehand."""
+    return gzip.compress(bytes(100 * 1024 * 1024), 1)
 
 
 class OTLPSink:
@@ -112,7 +127,7 @@ class OTLPSink:
     @contextlib.contextmanager
     def down(self) -> Generator[None]:
         """Refuse connections for a while."""
-        self._stop()
+        self.stop()
         try:
             yield
         finally:
@@ -123,7 +138,12 @@ class OTLPSink:
         self._ending.clear()
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def _stop(self) -> None:
+    def use_tls(self, context: ssl.SSLContext) -> None:
+        """Speak HTTPS from now on."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+
+    def stop(self) -> None:
+        """Stop for good: nobody listens any more."""
         self._ending.set()
         self._server.shutdown()
         self._server.server_close()
@@ -132,7 +152,7 @@ class OTLPSink:
         return self
 
     def __exit__(self, *details: object) -> None:
-        self._stop()
+        self.stop()
 
     # -- answers --------------------------------------------------------------------------------
 
@@ -184,7 +204,7 @@ class OTLPSink:
         elif mode == "flood":
             data = bytes(100 * 1024 * 1024)
         elif mode == "bomb":
-            data = gzip.compress(bytes(100 * 1024 * 1024))
+            data = bomb()
             headers["Content-Encoding"] = "gzip"
         request.reply(200, data or answer.SerializeToString(), headers, slowly=mode == "slow")
 
@@ -205,9 +225,9 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
 
-    def do_POST(self) -> None:  # noqa: N802  the base class's name
+    def do_POST(self) -> None:
+        assert isinstance(self.server, _Server)
         self.server.sink.answer(self)
 
     def reply(
@@ -233,5 +253,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(bytes((byte,)))
             time.sleep(0.1)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002  the base class's name
         """Say nothing."""

@@ -74,7 +74,7 @@ def is_live(path: str) -> bool:
 def timestamp(epoch_ns: int) -> str:
     """Write nanoseconds since the epoch as RFC 3339 in UTC, to the microsecond."""
     moment = _EPOCH + timedelta(microseconds=epoch_ns // 1000)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{moment.isoformat(timespec='microseconds')[:26]}Z"
 
 
 def span_ids(charge_id: str) -> tuple[str, str]:
@@ -203,7 +203,7 @@ class SegmentReader:
             currency=priced[0].currency if priced and line.m is not None else None,
             basis=line.b or ("unknown" if line.m is None else "estimated"),
             price=priced[1] if priced else None,
-            attribution=attribution,
+            attribution=attribution.copy(),  # an exporter may do with it as it likes
             tag=line.g,
             vendor_id=line.i,
             trace_id=trace_id,
