@@ -40,10 +40,10 @@ settings.configure(
 )
 django.setup()
 
-from django.db import connections, models
-from django.http import HttpRequest, JsonResponse
-from django.test import Client
-from django.urls import path
+from django.db import connections, models  # noqa: E402  after the set-up
+from django.http import HttpRequest, JsonResponse  # noqa: E402  after the set-up
+from django.test import Client  # noqa: E402  after the set-up
+from django.urls import path  # noqa: E402  after the set-up
 
 TRACER = tracer("django")
 
@@ -54,6 +54,9 @@ class Order(models.Model):
     class Meta:
         app_label = "shop"
         db_table = "django_orders"
+
+    def __str__(self) -> str:
+        return f"order of {self.cents}"
 
 
 def view(request: HttpRequest, database: str) -> JsonResponse:
