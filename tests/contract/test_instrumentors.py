@@ -164,7 +164,7 @@ for target in targets:
     value, deep_here = vars(owner).get(attribute), 0
     value = getattr(value, "__func__", value)
     while value is not None:
-        deep_here += hasattr(value, "__costinsights__") and "__costinsights__" in vars(value)
+        deep_here += "__costinsights__" in getattr(value, "__dict__", {})
         value = getattr(value, "__wrapped__", None)
     deep = max(deep, deep_here)
 assert deep <= 1, deep
