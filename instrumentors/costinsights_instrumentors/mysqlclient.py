@@ -14,8 +14,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from msgspec.structs import replace
-
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
 
 if TYPE_CHECKING:
@@ -51,6 +49,8 @@ class MySQLClientInstrumentor(DBAPIInstrumentor):
         known = super().resource(connection)
         if known.address is not None:
             return known
+        from msgspec.structs import replace
+
         return replace(known, address=connection.get_host_info().partition(" via ")[0])
 
     def unread(self, cursor: Any) -> bool | None:

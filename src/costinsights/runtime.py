@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from costinsights.config import Config
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.ledger.writer import Writer
+    from costinsights.pricing import PriceBook
     from costinsights.recorder import Recorder
 
 
@@ -49,16 +50,11 @@ class Runtime:
         return self._recorder
 
     def _make(self) -> Recorder:
-        from costinsights.pricing import PriceBook, PriceBookError
         from costinsights.recorder import Recorder
         from costinsights.tagging import tagger_for
 
         config = self.config
-        try:
-            book = PriceBook.load(*config.price_books, capacities=config.capacities)
-        except PriceBookError as error:
-            say(f"costinsights: {error}; until that is mended no price is known")
-            book = PriceBook.load()
+        book = _price_book(config)
         return Recorder(
             self._writer(),
             book,
@@ -125,6 +121,25 @@ class Runtime:
         if self._recorder is not None:
             self._recorder.writer.abandon()
             self._recorder.forked(self._writer())
+
+
+def _price_book(config: Config) -> PriceBook:
+    """Load the user's prices. A file or capacity that is refused is said once and left out."""
+    from costinsights.pricing import PriceBook, PriceBookError
+
+    files, capacities = list(config.price_books), list(config.capacities)
+    while True:
+        try:
+            return PriceBook.load(*files, capacities=capacities)
+        except PriceBookError as error:
+            say(f"costinsights: {error}; what it gives is left out until that is mended")
+            refused = [file for file in files if os.fspath(file) == str(error.path)]
+            if refused:
+                files.remove(refused[0])
+            elif capacities:
+                capacities = []
+            else:
+                files = []
 
 
 _lock = RLock()
