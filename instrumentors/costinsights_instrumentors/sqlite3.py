@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 CONNECTION, CURSOR = "sqlite3:Connection", "sqlite3:Cursor"
-SQL = (1, "sql")
+SQL = (1, "sql")  # all take it by position only
 MEMORY = ":memory:"
+PYTHON = sys.version_info[:2]
 
 
 def _mixed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -39,12 +40,20 @@ def _positional(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 # What C code warns of, in the name of whoever called it: named placeholders with a sequence, and
 # more than one positional argument.
-WARNS_OF_MIXED = _mixed if (3, 12) <= sys.version_info < (3, 14) else None
-WARNS_OF_POSITIONAL = _positional if sys.version_info >= (3, 13) else None
+WARNS_OF_MIXED = _mixed if (3, 12) <= PYTHON < (3, 14) else None
+WARNS_OF_POSITIONAL = _positional if PYTHON >= (3, 13) else None
 
 
 def _no_rows(cursor: Any, result: object) -> None:
     """After a script or a backup, the row count is still that of an earlier statement."""
+
+
+# From Python 3.11 on, a connection's own do not ask the cursor that they return for its method.
+OF_CONNECTIONS = (
+    Hook(f"{CONNECTION}.execute", prepares=True, lazy=True, as_caller=WARNS_OF_MIXED),
+    Hook(f"{CONNECTION}.executemany", prepares=True, batch=(2, "parameters")),
+    Hook(f"{CONNECTION}.executescript", rows=_no_rows),
+)
 
 
 class Database:
@@ -61,16 +70,17 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
     supports = ("3.10", "3.15")
     unlocks = True
     hooks = (
-        Hook(f"{CONNECTION}.__init__", "connect", warns=WARNS_OF_POSITIONAL),
-        Hook(f"{CURSOR}.execute", statement=SQL, lazy=True, leaf=True, warns=WARNS_OF_MIXED),
+        Hook(f"{CONNECTION}.__init__", "connect", as_caller=WARNS_OF_POSITIONAL),
+        Hook(f"{CURSOR}.execute", statement=SQL, lazy=True, leaf=True, as_caller=WARNS_OF_MIXED),
         Hook(f"{CURSOR}.executemany", statement=SQL, batch=(2, "parameters"), leaf=True),
-        Hook(f"{CURSOR}.executescript", statement=(1, "sql_script"), rows=_no_rows, leaf=True),
+        Hook(f"{CURSOR}.executescript", statement=SQL, rows=_no_rows, leaf=True),
         Hook(f"{CURSOR}.fetchone", fetch="one", leaf=True),
         Hook(f"{CURSOR}.fetchmany", fetch="many", leaf=True),
         Hook(f"{CURSOR}.fetchall", fetch="all", leaf=True),
         Hook(f"{CURSOR}.__next__", fetch="next", leaf=True),
         Hook(f"{CURSOR}.close", fetch="close", leaf=True),
         Hook(f"{CONNECTION}.backup", statement=None, operation="BACKUP", rows=_no_rows, leaf=True),
+        *(hook._replace(statement=SQL, leaf=True) for hook in OF_CONNECTIONS if PYTHON >= (3, 11)),
         # Where the classes cannot be changed, the program gets subclasses of them.
         Hook("sqlite3:connect", "factory", makes=Makes(CONNECTION, (5, "factory"))),
         Hook("sqlite3.dbapi2:connect", "factory", makes=Makes(CONNECTION, (5, "factory"))),
@@ -88,9 +98,10 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
 
     def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Remember the file by the connection's address, which only a new connection can take."""
-        database = args[1] if len(args) > 1 else kwargs["database"]
-        uri = args[8] if len(args) > 8 else kwargs.get("uri", False)
-        self._databases[id(args[0])] = Database(_name(fsdecode(database), uri=bool(uri)))
+        connection, *others = args
+        database = others[0] if others else kwargs["database"]
+        uri = others[7] if len(others) > 7 else kwargs.get("uri", False)
+        self._databases[id(connection)] = Database(_name(fsdecode(database), uri=bool(uri)))
 
     def uninstrument(self) -> None:
         """What is opened from now on may take the address of what was open before."""

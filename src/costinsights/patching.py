@@ -79,7 +79,7 @@ class Hook(NamedTuple):
     instance: Callable[[dict[str, Any]], Any] | None = None
     """Of a module's function: gives, from its keywords, the object whose method it stands for."""
     prepares: bool = False
-    """What returns may still have to be run, by a method that `begins`. See `prepared`."""
+    """Rows are read from what it returns; or that has yet to be run, by a method that `begins`."""
     begins: bool = False
     """A fetch that is itself the call, unless it goes on with one."""
     optional: bool = False

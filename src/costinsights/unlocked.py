@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from ctypes import c_ubyte
 
 IMMUTABLE = 1 << 8  # CPython's Py_TPFLAGS_IMMUTABLETYPE
@@ -39,7 +39,7 @@ def can_unlock(owner: object) -> bool:
 
 
 @contextmanager
-def unlocked(owner: object) -> Iterator[None]:
+def unlocked(owner: object) -> Generator[None]:
     """Within it, attributes of the C type `owner` can be set; of anything else, as always.
 
     Raises:

@@ -1,0 +1,173 @@
+"""DuckDB: every statement of a connection, of the module itself, and every relation that is run.
+
+Measured: time in DuckDB, rows returned, errors and interrupts. A result is made while it is
+fetched, so the charge of a query is completed when it has been read to its end, or the connection
+runs its next statement or is closed. A relation is charged when it is run, by whatever fetches,
+shows or writes it, with the time that ``sql`` took to plan it; one that is never run is not.
+
+Not seen: what an Arrow reader does after it was handed out, planning by other methods than ``sql``
+and its like (``read_csv``, ``table``, ``filter`` …), the query behind ``shape``, ``commit`` and
+``checkpoint``, and how many rows an ``INSERT`` or ``UPDATE`` changed (DuckDB 2 tells). A relation
+that was derived from another does not say which database it reads: that is known where the program
+has opened only one.
+"""
+
+from __future__ import annotations
+
+import sys
+from os import fsdecode, path
+from re import sub
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from costinsights.instrumentor import DBAPIInstrumentor, Hook
+from costinsights.recorder import rows_of
+from costinsights.records import Resource
+from costinsights.voices import always
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MEMORY = ":memory:"
+RANDOM = r"(unnamed_relation|df|__duckdb_source)_[0-9a-f]{12,16}(_\d+)?"
+
+
+def _rows(_: object, result: object) -> int | None:
+    return rows_of(result)
+
+
+def _unknown(_: object, result: object) -> None:
+    """A relation would have to be run to count its rows."""
+
+
+def _one(_: object, result: object) -> int:
+    return int(result is not None)
+
+
+def _connection(keywords: dict[str, Any]) -> Any:
+    """The module's functions work on the connection they are given, or on the default one."""
+    given = keywords.get("connection")
+    return sys.modules["duckdb"].connect(":default:") if given is None else given
+
+
+FRAMES = (
+    *("df", "fetchdf", "fetch_df", "to_df", "fetchnumpy", "pl", "torch", "tf", "to_dicts"),
+    *("arrow", "to_arrow_table", "fetch_arrow_table", "record_batch", "__arrow_c_stream__"),
+    *("to_arrow_reader", "fetch_arrow_reader", "fetch_record_batch"),
+)
+FETCHES = {
+    "fetchone": Hook("", fetch="one"),
+    "fetchmany": Hook("", fetch="many"),
+    "fetch_df_chunk": Hook("", fetch="many"),
+    "fetchall": Hook("", fetch="all"),
+    **dict.fromkeys(FRAMES, Hook("", fetch="frame")),
+}
+PLANS = Hook("", as_caller=always, prepares=True, rows=_unknown)
+# Of a connection, and as functions of the module.
+CONNECTION = {
+    "execute": Hook("", as_caller=always, lazy=True),
+    "executemany": Hook("", batch=(2, "parameters"), as_caller=always),
+    "sql": PLANS,
+    "query": PLANS,
+    "from_query": PLANS,
+    "append": Hook("", statement=None, operation="APPEND"),
+    **FETCHES,
+    "close": Hook("", fetch="close"),
+    "cursor": Hook("", "connect"),
+    "duplicate": Hook("", "connect"),
+}
+RUNS = Hook("", statement=(0, "self"), begins=True, rows=_rows)
+RELATION = {
+    **{
+        name: RUNS._replace(fetch=hook.fetch, lazy=hook.fetch in {"one", "many"})
+        for name, hook in FETCHES.items()
+    },
+    "fetchone": RUNS._replace(fetch="one", lazy=True, rows=_one),
+    "execute": RUNS._replace(lazy=True, rows=_unknown),
+    "query": PLANS._replace(statement=(2, "sql_query")),
+    "close": Hook("", fetch="close"),
+}
+WRITES = {
+    **dict.fromkeys(("to_table", "create"), "CREATE TABLE"),
+    **dict.fromkeys(("insert_into", "insert"), "INSERT"),
+    **dict.fromkeys(("to_csv", "write_csv", "to_parquet", "write_parquet"), "COPY"),
+    **dict.fromkeys(("show", "__repr__", "__str__", "preview", "__len__", "materialize"), None),
+    "update": "UPDATE",
+    "explain": "EXPLAIN",
+}
+
+
+def _hooks(owner: str, methods: Iterable[tuple[str, Hook]]) -> list[Hook]:
+    return [hook._replace(target=f"{owner}{name}", optional=True) for name, hook in methods]
+
+
+class DuckDBInstrumentor(DBAPIInstrumentor):
+    name = "duckdb"
+    system = "duckdb"
+    driver = "duckdb"
+    supports = ("1.1", "3")
+    hooks = (
+        Hook("duckdb:connect", "connect"),
+        *_hooks("duckdb:DuckDBPyConnection.", CONNECTION.items()),
+        *_hooks("duckdb:", ((n, h._replace(instance=_connection)) for n, h in CONNECTION.items())),
+        *_hooks("duckdb:DuckDBPyRelation.", RELATION.items()),
+        *_hooks(
+            "duckdb:DuckDBPyRelation.",
+            ((n, RUNS._replace(fetch="frame", operation=kind)) for n, kind in WRITES.items()),
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._databases: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._queries: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+    def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """A cursor is a connection of its own to its parent's database."""
+        given = args[0] if args else kwargs.get("database", MEMORY)
+        if isinstance(given, type(result)):
+            self._databases[result] = self._databases.get(given, MEMORY)
+        elif given == ":default:":
+            self._databases.setdefault(result, MEMORY)
+        else:
+            name = path.basename(fsdecode(given).partition("?")[0])
+            self._databases[result] = MEMORY if name.startswith(MEMORY) else name or MEMORY
+
+    def connection_of(self, instance: Any) -> Any:
+        """A relation keeps its connection to itself; there may be only one that it can be."""
+        if type(instance).__name__ != "DuckDBPyRelation":
+            return instance
+        known = dict(self._databases)
+        return next(iter(known), None) if len(set(known.values())) == 1 else None
+
+    def resource(self, connection: Any) -> Resource:
+        """A file is known by its name, without the folders."""
+        return Resource(namespace=self._databases.get(connection, MEMORY))
+
+    def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:
+        """A query makes a relation, to be run later; of several statements, all but the last ran."""
+        query = args[-1] if len(args) > 1 else kwargs.get("query")
+        if result.type == "MATERIALIZED_RELATION":
+            return False
+        if isinstance(query, str):
+            self._queries[result] = query
+            return ";" not in query.rstrip("; \t\r\n")
+        return True
+
+    def text(self, query: Any, cursor: Any) -> str | None:
+        """A relation's own text names relations that were not given a name at random."""
+        known = self._queries.get(query) if type(query).__name__ == "DuckDBPyRelation" else None
+        if known is not None:
+            return known
+        if hasattr(query, "sql_query"):
+            return sub(RANDOM, r"\1", query.sql_query())
+        return super().text(getattr(query, "query", query), cursor)
+
+    def has_rows(self, cursor: Any, result: Any) -> bool:
+        """What is no query returns, for its result, one column of a fixed name."""
+        if result is not cursor:
+            return bool(rows_of(result))
+        if type(cursor).__name__ == "DuckDBPyRelation":
+            return True
+        columns = [column[0] for column in cursor.description or ()]
+        return bool(columns) and columns not in (["Count"], ["Success"])
