@@ -50,6 +50,8 @@ class Steps:
         if error is None:
             self._probe.pause(self._span)
         elif isinstance(error, (StopIteration, StopAsyncIteration)):
+            if self._span is not None:
+                self._span.rows = self._span.rows or 0
             self._probe.complete(self._span, None)
         else:
             self._probe.complete(self._span, error)

@@ -282,6 +282,7 @@ class Recorder:
             return
         if error is not None:
             if how == "next" and isinstance(error, (StopIteration, StopAsyncIteration)):
+                span.rows = span.rows or 0
                 self.complete(span, None)
             elif how != "close":  # one that cannot be closed is still open
                 self.complete(span, error)
