@@ -15,33 +15,17 @@ has opened only one.
 from __future__ import annotations
 
 import sys
-from os import fsdecode, path
 from re import sub
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
-from costinsights.instrumentor import DBAPIInstrumentor, Hook
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, file_name
 from costinsights.recorder import rows_of
 from costinsights.records import Resource
 from costinsights.voices import always
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 MEMORY = ":memory:"
 RANDOM = r"(unnamed_relation|df|__duckdb_source)_[0-9a-f]{12,16}(_\d+)?"
-
-
-def _rows(_: object, result: object) -> int | None:
-    return rows_of(result)
-
-
-def _unknown(_: object, result: object) -> None:
-    """A relation would have to be run to count its rows."""
-
-
-def _one(_: object, result: object) -> int:
-    return int(result is not None)
 
 
 def _connection(keywords: dict[str, Any]) -> Any:
@@ -57,48 +41,40 @@ FRAMES = (
 )
 FETCHES = {
     "fetchone": Hook("", fetch="one"),
-    "fetchmany": Hook("", fetch="many"),
-    "fetch_df_chunk": Hook("", fetch="many"),
-    "fetchall": Hook("", fetch="all"),
-    **dict.fromkeys(FRAMES, Hook("", fetch="frame")),
+    **dict.fromkeys(("fetchmany", "fetch_df_chunk"), Hook("", fetch="many")),
+    **dict.fromkeys(("fetchall", *FRAMES), Hook("", fetch="all")),
 }
-PLANS = Hook("", as_caller=always, prepares=True, rows=_unknown)
+PLANS = Hook("", as_caller=always, prepares=True)
 # Of a connection, and as functions of the module.
 CONNECTION = {
     "execute": Hook("", as_caller=always, lazy=True),
     "executemany": Hook("", batch=(2, "parameters"), as_caller=always),
-    "sql": PLANS,
-    "query": PLANS,
-    "from_query": PLANS,
+    **dict.fromkeys(("sql", "query", "from_query"), PLANS),
     "append": Hook("", statement=None, operation="APPEND"),
     **FETCHES,
     "close": Hook("", fetch="close"),
-    "cursor": Hook("", "connect"),
-    "duplicate": Hook("", "connect"),
+    **dict.fromkeys(("cursor", "duplicate"), Hook("", "connect")),
 }
-RUNS = Hook("", statement=(0, "self"), begins=True, rows=_rows)
-RELATION = {
-    **{
-        name: RUNS._replace(fetch=hook.fetch, lazy=hook.fetch in {"one", "many"})
-        for name, hook in FETCHES.items()
-    },
-    "fetchone": RUNS._replace(fetch="one", lazy=True, rows=_one),
-    "execute": RUNS._replace(lazy=True, rows=_unknown),
-    "query": PLANS._replace(statement=(2, "sql_query")),
-    "close": Hook("", fetch="close"),
-}
-WRITES = {
+RUNS = Hook("", statement=(0, "self"), begins=True)
+OPERATIONS = {
+    **dict.fromkeys(("show", "__repr__", "__str__", "preview", "__len__", "materialize"), None),
     **dict.fromkeys(("to_table", "create"), "CREATE TABLE"),
     **dict.fromkeys(("insert_into", "insert"), "INSERT"),
     **dict.fromkeys(("to_csv", "write_csv", "to_parquet", "write_parquet"), "COPY"),
-    **dict.fromkeys(("show", "__repr__", "__str__", "preview", "__len__", "materialize"), None),
     "update": "UPDATE",
     "explain": "EXPLAIN",
 }
+RELATION = {
+    **{n: RUNS._replace(fetch=h.fetch, lazy=h.fetch != "all") for n, h in FETCHES.items()},
+    **{n: RUNS._replace(fetch="all", operation=kind) for n, kind in OPERATIONS.items()},
+    "execute": RUNS._replace(lazy=True),
+    "query": PLANS._replace(statement=(2, "sql_query")),
+    "close": Hook("", fetch="close"),
+}
 
 
-def _hooks(owner: str, methods: Iterable[tuple[str, Hook]]) -> list[Hook]:
-    return [hook._replace(target=f"{owner}{name}", optional=True) for name, hook in methods]
+def _hooks(owner: str, hooks: dict[str, Hook], **more: Any) -> list[Hook]:
+    return [h._replace(target=f"{owner}{n}", optional=True, **more) for n, h in hooks.items()]
 
 
 class DuckDBInstrumentor(DBAPIInstrumentor):
@@ -108,13 +84,9 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
     supports = ("1.1", "3")
     hooks = (
         Hook("duckdb:connect", "connect"),
-        *_hooks("duckdb:DuckDBPyConnection.", CONNECTION.items()),
-        *_hooks("duckdb:", ((n, h._replace(instance=_connection)) for n, h in CONNECTION.items())),
-        *_hooks("duckdb:DuckDBPyRelation.", RELATION.items()),
-        *_hooks(
-            "duckdb:DuckDBPyRelation.",
-            ((n, RUNS._replace(fetch="frame", operation=kind)) for n, kind in WRITES.items()),
-        ),
+        *_hooks("duckdb:", CONNECTION, instance=_connection),
+        *_hooks("duckdb:DuckDBPyConnection.", CONNECTION),
+        *_hooks("duckdb:DuckDBPyRelation.", RELATION),
     )
 
     def __init__(self) -> None:
@@ -130,7 +102,7 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
         elif given == ":default:":
             self._databases.setdefault(result, MEMORY)
         else:
-            name = path.basename(fsdecode(given).partition("?")[0])
+            name = file_name(str(given).partition("?")[0])
             self._databases[result] = MEMORY if name.startswith(MEMORY) else name or MEMORY
 
     def connection_of(self, instance: Any) -> Any:
@@ -153,6 +125,13 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
             self._queries[result] = query
             return ";" not in query.rstrip("; \t\r\n")
         return True
+
+    def usage(self, cursor: Any, result: Any) -> Usage | None:
+        """Of a relation, what it brought at once counts; the rest when it is fetched."""
+        if result is cursor:
+            return super().usage(cursor, result)
+        rows = 1 if isinstance(result, tuple) else rows_of(result)
+        return None if rows is None else Usage(rows)
 
     def text(self, query: Any, cursor: Any) -> str | None:
         """A relation's own text names relations that were not given a name at random."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import sys
 from gc import get_referents
-from os import fsdecode, path
+from os import fsdecode
 from typing import TYPE_CHECKING, Any
 
 from costinsights.factories import Makes
-from costinsights.instrumentor import DBAPIInstrumentor, Hook
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, file_name
 from costinsights.records import Resource
 
 if TYPE_CHECKING:
@@ -131,4 +131,4 @@ def _name(database: str, *, uri: bool) -> str | None:
         if "mode=memory" in options:
             return MEMORY
         database = unquote(database)
-    return MEMORY if MEMORY in database else path.basename(database) or None
+    return MEMORY if MEMORY in database else file_name(database) or None

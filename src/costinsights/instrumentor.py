@@ -7,6 +7,7 @@ An instrumentor is one flat file. Its docstring is its user documentation; its c
 
 from __future__ import annotations
 
+import os
 import sys
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -303,6 +304,11 @@ def rowcount(cursor: Any) -> int | None:
     """Return a cursor's ``rowcount``, or None where it knows none."""
     rows = getattr(cursor, "rowcount", -1)
     return rows if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS else None
+
+
+def file_name(path: str | bytes | os.PathLike[Any]) -> str:
+    """Return the last part of a database file's path, in characters that a record can hold."""
+    return os.path.basename(os.fsencode(path)).decode("utf-8", "replace")
 
 
 def follow(start: Any, path: str) -> Any:
