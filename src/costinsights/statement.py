@@ -34,6 +34,10 @@ LONGEST_READ = 24576
 LONGEST_TEXT = 16384
 """Bytes of a redacted text, in UTF-8."""
 
+LONGEST_REMEMBERED = 4096
+MOST_REMEMBERED = 1024
+"""Characters of a statement without its literals that is remembered, and how many are."""
+
 ERROR_TEXT = "<redacted:error>"
 """Stands for a statement that could not be read."""
 
@@ -83,6 +87,10 @@ def _parse(text: str, system: str) -> Statement:
     head = str.__getitem__(text, _READ)  # an exact str, whatever the text is
     too_long = str.__len__(text) > LONGEST_READ
     masked, names, found = _lexer.mask(head, dialect, cut=too_long)
+    # Statements that differ in nothing but their literals are one from here on.
+    key = None if found or too_long else (system, masked, *names)
+    if key is not None and (known := _known.get(key)) is not None:
+        return known
     shown, words, cut, in_rows = _shape.shape(masked, names, dialect, cut=too_long)
     operation, summary = _summary.describe(shown, words)
     normal = " ".join(words)
@@ -102,8 +110,15 @@ def _parse(text: str, system: str) -> Statement:
     if len(redacted) * 4 > LONGEST_TEXT:
         redacted = _shorten(redacted)
     comment = comments.attribution(found) if found else None
-    return Statement(_fingerprint(normal), operation, summary, redacted, comment)
+    statement = Statement(_fingerprint(normal), operation, summary, redacted, comment)
+    if key is not None and len(masked) <= LONGEST_REMEMBERED:
+        if len(_known) >= MOST_REMEMBERED:
+            _known.clear()
+        _known[key] = statement
+    return statement
 
+
+_known: dict[tuple[str, ...], Statement] = {}
 
 _READ = slice(0, LONGEST_READ)
 _TAIL = slice(-comments.LONGEST_COMMENT, None)
@@ -134,11 +149,16 @@ _RANDOM = re.compile(
 
 
 def _fingerprint(normal: str) -> str:
-    return blake2b(f"{VERSION} {normal}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+    digest = _START.copy()
+    digest.update(normal.encode())
+    return digest.hexdigest()
+
+
+_START = blake2b(f"{VERSION} ".encode(), digest_size=8)
 
 
 def _shorten(text: str) -> str:
-    encoded = text.encode("utf-8", "replace")
+    encoded = text.encode()
     if len(encoded) <= LONGEST_TEXT:
         return text
     return encoded[: LONGEST_TEXT - 4].decode("utf-8", "ignore").rstrip(" …") + " …"
