@@ -95,10 +95,18 @@ def test_time_grows_with_the_text(kind: str, monkeypatch: pytest.MonkeyPatch) ->
     for system in SYSTEMS:
         dialect = _lexer.DIALECTS.get(system, _lexer.UNKNOWN)
         read_all(small, dialect)  # compiles
-        once = fastest(lambda: read_all(small, dialect))  # noqa: B023
-        more = fastest(lambda: read_all(large, dialect), 2)  # noqa: B023
-        # 16 times the text; a second look at every character would take 256 times as long.
-        assert more < 64 * max(once, 50e-6), (system, once, more)
+        # 16 times the text; a second look at every character would take 256 times as long. One
+        # quiet moment of a busy machine is enough to tell the two apart.
+        times: list[tuple[float, float]] = []
+        while not times or (len(times) < 5 and not is_linear(*times[-1])):
+            once = fastest(lambda: read_all(small, dialect))  # noqa: B023
+            times.append((once, fastest(lambda: read_all(large, dialect), 2)))  # noqa: B023
+        assert is_linear(*times[-1]), (system, times)
+
+
+def is_linear(once: float, more: float) -> bool:
+    """Whether 16 times the text took nearer to 16 than to 256 times as long."""
+    return more < 64 * max(once, 50e-6)
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
