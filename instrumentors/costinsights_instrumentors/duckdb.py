@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import sys
 from re import sub
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, file_name
-from costinsights.recorder import rows_of
-from costinsights.records import Resource
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, file_name, rows_of
 from costinsights.voices import always
+
+if TYPE_CHECKING:
+    from costinsights.records import Resource
 
 MEMORY = ":memory:"
 RANDOM = r"(unnamed_relation|df|__duckdb_source)_[0-9a-f]{12,16}(_\d+)?"
@@ -114,6 +115,8 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
 
     def resource(self, connection: Any) -> Resource:
         """A file is known by its name, without the folders."""
+        from costinsights.records import Resource
+
         return Resource(namespace=self._databases.get(connection, MEMORY))
 
     def prepared(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> bool:

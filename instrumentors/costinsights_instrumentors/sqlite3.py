@@ -15,11 +15,10 @@ from __future__ import annotations
 import sys
 from gc import get_referents
 from os import fsdecode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from costinsights.factories import Makes
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, file_name
-from costinsights.records import Resource
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -57,7 +56,7 @@ OF_CONNECTIONS = (
 
 
 class Database:
-    """Where a connection leads: it stands for the connection, which allows no weak reference."""
+    """Where a connection leads: a file's name. It stands for one, which allows no weak reference."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
@@ -68,6 +67,7 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
     system = "sqlite"
     driver = "sqlite3"
     supports = ("3.10", "3.15")
+    facts: ClassVar = {"namespace": "name"}
     unlocks = True
     hooks = (
         Hook(f"{CONNECTION}.__init__", "connect", as_caller=WARNS_OF_POSITIONAL),
@@ -112,10 +112,6 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
         """Of a cursor as of a connection: the database."""
         connection = getattr(instance, "connection", instance)
         return self._databases.get(id(connection), self._unknown)
-
-    def resource(self, connection: Any) -> Resource:
-        """A file is known by its name, without the folders."""
-        return Resource(namespace=connection.name)
 
     def unread(self, cursor: Any) -> bool | None:
         """A cursor holds on to its statement, behind all else, for as long as that has rows."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 from costinsights.factories import Factories, Makes
 from costinsights.guard import say, swallow
@@ -304,6 +304,26 @@ def rowcount(cursor: Any) -> int | None:
     """Return a cursor's ``rowcount``, or None where it knows none."""
     rows = getattr(cursor, "rowcount", -1)
     return rows if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS else None
+
+
+def size_of(sequence: Any) -> int | None:
+    """Return the length of a sequence, or None where it does not tell."""
+    try:
+        return len(sequence)
+    except Exception:  # noqa: BLE001  an iterator, or something of the program's own
+        return None
+
+
+def rows_of(result: Any) -> int | None:
+    """Return how many rows there are in what a fetch brought; None where one has to read to know.
+
+    A dictionary holds columns, as arrays, by their names; a text is no row.
+    """
+    if isinstance(result, str):
+        return None
+    if isinstance(result, dict):
+        result = next(iter(cast("dict[str, Any]", result).values()), ())
+    return size_of(result)
 
 
 def file_name(path: str | bytes | os.PathLike[Any]) -> str:

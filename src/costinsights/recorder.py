@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import count
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 from zlib import crc32
 
@@ -18,7 +18,7 @@ import msgspec
 from costinsights import orchestrators
 from costinsights.attribution import Scope, active_scope, overlay
 from costinsights.guard import swallow
-from costinsights.instrumentor import UNKNOWN_ROWS, rowcount
+from costinsights.instrumentor import UNKNOWN_ROWS, rowcount, rows_of, size_of
 from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
 from costinsights.records import (
@@ -238,7 +238,7 @@ class Recorder:
         return span
 
     def _batch(self, span: CostSpan, sets: object) -> None:
-        size = _size(sets)
+        size = size_of(sets)
         if size is None:
             return
         span.note("u", {"batch_size": size})
@@ -622,25 +622,6 @@ def _argument(span: CostSpan, where: tuple[int, str]) -> Any:
     if span.args and len(span.args) > position:
         return span.args[position]
     return span.kwargs.get(name) if span.kwargs else None
-
-
-def _size(sequence: Any) -> int | None:
-    try:
-        return len(sequence)
-    except Exception:  # noqa: BLE001  an iterator, or something of the program's own
-        return None
-
-
-def rows_of(result: Any) -> int | None:
-    """Return how many rows there are in what a fetch brought; None where one has to read to know.
-
-    A dictionary holds columns, as arrays, by their names; a text is no row.
-    """
-    if isinstance(result, str):
-        return None
-    if isinstance(result, dict):
-        result = next(iter(cast("dict[str, Any]", result).values()), ())
-    return _size(result)
 
 
 def _asked(cursor: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
