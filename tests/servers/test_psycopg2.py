@@ -311,7 +311,7 @@ def test_objects_pass_every_check(connection: Any, charges: Charges) -> None:
     assert connection.cursor_factory is None
     psycopg2.extensions.register_type(psycopg2.extensions.UNICODE, connection)
     psycopg2.extensions.register_type(psycopg2.extensions.UNICODE, cursor)
-    psycopg2.extras.register_uuid(conn_or_curs=connection)
+    extras.register_uuid(conn_or_curs=connection)
     assert sql.Identifier("a").as_string(connection) == '"a"'
     with pytest.raises(AttributeError):
         connection.anything = 1
