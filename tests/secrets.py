@@ -177,6 +177,7 @@ _STATEMENTS: dict[str, tuple[str, frozenset[str]]] = {
     "account, no scheme": ("ATTACH bob:{w}@host AS x", _ALL),
     "CONNECT": ("CONNECT scott/{w}@db", _ALL),
     "CONNECT, words": ("CONNECT TO h USER bob USING {w}", _ALL),
+    "quoted column =": ("UPDATE users SET `Password` = {w} WHERE id = 1", _MYSQL),
     "column =": ("UPDATE users SET password = {w}, seen = 1 WHERE id = 1", _ALL),
     "address in backticks": ("SELECT * FROM csv.`abfss://c@h/x?sig={w}`", _SPARK),
     "setting as a name": ('SELECT * FROM t AS "Password={w}"', _POSTGRES),

@@ -125,7 +125,7 @@ def _literals(dialect: Dialect, *, escapes: bool) -> str:
     if dialect.double == "text":
         text = f"(?:{text}|{_string(chr(34), escapes=escapes)})"
     q_quote = rf"(?:(?<={_FREE}[qQ])|(?<={_FREE}[nN][qQ]))'"
-    found: list[str] = []
+    found = [r"0[xX][0-9a-fA-F_]+\w*|[0-9](?:[eE][+-](?=[0-9])|[\w.])*"]
     if not dialect.known:
         # '''…''' and q'[…]' end elsewhere in other dialects, and [it's] is a name in some.
         found += ["'''.*", '""".*', q_quote + ".*"]
@@ -147,7 +147,6 @@ def _literals(dialect: Dialect, *, escapes: bool) -> str:
         found.append("(?P<mark>(?!))")  # so that the groups are the same ones everywhere
     found.append(rf"{text}(?:\s+{text})*")  # strings side by side are one string
     found.append(rf"{_FREE}(?P<tag>\$(?:[^\W\d]\w*)?\$).*?(?:(?P=tag)|\Z)")
-    found.append(r"0[xX][0-9a-fA-F_]+\w*|[0-9](?:[eE][+-](?=[0-9])|[\w.])*")
     if dialect.money:
         found.append(rf"{_FREE}\$[0-9]+(?:,[0-9]{{3}})*(?:\.[0-9]*)?")
     if not dialect.slashes:

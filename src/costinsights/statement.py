@@ -4,10 +4,11 @@
 hides. How literals are found is told in ``_lexer``, what makes two statements the same in
 ``_shape``, the summary in ``_summary``, attribution from comments in ``comments``.
 
-Only the first ``LONGEST_READ`` characters of a statement are read, so that ten megabytes cost no
-more than twenty-four kilobytes. A statement longer than that is known by its beginning: two that differ
-only behind it share a fingerprint. Its text ends with "…". An INSERT of many rows has its
-fingerprint whatever their number, with what stands behind the rows (ON CONFLICT, RETURNING).
+Only the first ``LONGEST_READ`` characters of a statement are read (and of what remains of them
+without literals, the first ``_shape.LONGEST_SHAPED``), so that ten megabytes cost no more than
+twenty-four kilobytes. A statement longer than that is known by its beginning: two that differ only
+behind it share a fingerprint. Its text ends with "…". An INSERT of many rows has its fingerprint
+whatever their number, with what stands behind the rows (ON CONFLICT, RETURNING).
 
 A fingerprint is 16 hexadecimal digits: BLAKE2b with a digest of 8 bytes, over ``VERSION``, a space
 and the normalised words in UTF-8. It is the same in every process and on every machine, and stays
@@ -111,7 +112,7 @@ def _parse(text: str, system: str) -> Statement:
         redacted = _shorten(redacted)
     comment = comments.attribution(found) if found else None
     statement = Statement(_fingerprint(normal), operation, summary, redacted, comment)
-    if key is not None and len(masked) <= LONGEST_REMEMBERED:
+    if key is not None and sum(map(len, key)) <= LONGEST_REMEMBERED:
         if len(_known) >= MOST_REMEMBERED:
             _known.clear()
         _known[key] = statement

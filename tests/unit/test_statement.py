@@ -96,6 +96,7 @@ REDACTED = [
     ("postgresql", "CREATE TABLE u (password varchar(20), token text)", "CREATE TABLE u (password varchar(?), token text)"),
     ("postgresql", "ALTER ROLE bob PASSWORD 'x' VALID UNTIL 'y'", "ALTER ROLE bob PASSWORD ? VALID UNTIL ?"),
     ("oracle", 'ALTER USER bob IDENTIFIED BY "x" REPLACE y', "ALTER USER bob IDENTIFIED BY ? REPLACE ?"),
+    ("azure.sql", "CREATE LOGIN b WITH (PASSWORD=x, Y=(TOKEN=z));", "CREATE LOGIN b WITH (PASSWORD=?, Y=(TOKEN=?))"),
     # what has no end is hidden to the end
     ("postgresql", "SELECT a, 'b FROM t", "SELECT a, ?"),
     ("postgresql", "SELECT a, 'b'' FROM t", "SELECT a, ?"),
@@ -133,6 +134,7 @@ TWO_READINGS = [
     ("postgresql", r"a LIKE 'x\' ESCAPE '\'", "a LIKE ? ESCAPE ?"),
     ("mysql", r"SELECT 'it\'s', a, 'don\'t'", "SELECT ?, a, ?"),
     ("sqlite", r"SELECT 'C:\', a, 'x'", "SELECT ?, a, ?"),
+    ("aws.redshift", r"SELECT 'it\'s', a", "SELECT ?, a"),
     ("oracle", r"SELECT replace(a, '\', '/')", "SELECT replace(a, ?, ?)"),
     # only the other one does: the server may be set so, or the text may be broken
     ("postgresql", r"SELECT b, 'it\'s', a", "SELECT b, ?"),
@@ -155,6 +157,7 @@ TWO_READINGS = [
     ("", "SELECT a # b\n, c", "SELECT a , c"),
     ("", "SELECT a -- it's\n, c", "SELECT a , c"),
     ("", "SELECT [it's], a", "SELECT ?"),
+    ("", "SELECT a -- b\r'c\n, d", "SELECT a ?"),
     ("mysql", "SELECT a /*! , 'b */ c' */ FROM t", "SELECT a ?"),
 ]  # fmt: skip
 
@@ -387,6 +390,34 @@ def test_statements_of_different_shape_differ_before_the_cut() -> None:
     rest = ", c" * LONGEST_READ
     one, other = parse("SELECT a" + rest, "mysql"), parse("SELECT b" + rest, "mysql")
     assert one.fingerprint != other.fingerprint
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def test_a_text_that_differs_in_its_literals_only_is_not_read_again() -> None:
+    one = parse("SELECT 'a' FROM remembered WHERE b = 1", "postgresql")
+    assert parse("SELECT 'b' FROM remembered WHERE b = 2e5", "postgresql") is one
+    assert parse("SELECT 'b' FROM remembered WHERE b = 2", "mysql") is not one
+    assert parse("SELECT 'b' FROM remembered WHERE c = 2", "postgresql") is not one
+
+
+def test_what_quotes_and_comments_say_is_never_taken_from_another_text() -> None:
+    assert parse('SELECT "a" FROM quoted', "postgresql").text == 'SELECT "a" FROM quoted'
+    assert parse('SELECT "b" FROM quoted', "postgresql").text == 'SELECT "b" FROM quoted'
+    for team in ("x", "y"):
+        comment = parse(f"SELECT a FROM quoted /*team='{team}'*/", "postgresql").comment
+        assert comment == {"team": team, "rule": "sqlcommenter"}
+    assert parse("SELECT a FROM quoted", "postgresql").comment is None
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    for number in range(3 * statement.MOST_REMEMBERED):
+        parse(f"SELECT a{number} FROM t", "postgresql")
+    parse("SELECT " + ", ".join(f'"{"x" * 200}"' for _ in range(100)), "postgresql")
+    remembered = statement._known  # pyright: ignore[reportPrivateUsage]
+    assert len(remembered) <= statement.MOST_REMEMBERED
+    assert all(sum(map(len, key)) <= statement.LONGEST_REMEMBERED for key in remembered)
 
 
 # --- whatever happens -----------------------------------------------------------------------------
