@@ -313,7 +313,7 @@ class GRPCDoor:
         )
 
     def close(self) -> None:
-        self._stock.shutdown(timeout_millis=0)
+        self._stock.shutdown()
 
 
 def _retry_delay(error: Any) -> float | None:
