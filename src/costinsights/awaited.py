@@ -33,7 +33,11 @@ def call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., An
         if recorder is None or (other := held()) is name or other is SUPPRESSED:
             return await function(*args, **kwargs)
         token = hold(name)
-        span = begin(args, kwargs)
+        try:
+            span = begin(args, kwargs)
+        except BaseException:  # a signal handler's: the call is not made
+            free(token)
+            raise
         try:
             if recorder.tagger is not None:
                 args, kwargs = tagged(args, kwargs)

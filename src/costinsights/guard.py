@@ -44,9 +44,14 @@ def free(token: Token[str | None]) -> None:
 def swallow(place: str, error: BaseException) -> None:
     """Keep an error of ours from the program: count it, and say it once a kind.
 
-    With ``COSTINSIGHTS_STRICT=1`` it is raised instead, for our own tests and for bug reports.
+    With ``COSTINSIGHTS_STRICT=1`` it is raised instead, for our own tests and for bug reports. What
+    a signal handler of the program's has raised while we were at work, a time limit, is raised too.
     """
-    if os.environ.get("COSTINSIGHTS_STRICT") == "1":
+    try:
+        strict = os.environ.get("COSTINSIGHTS_STRICT") == "1"
+    except Exception:  # noqa: BLE001  at the end of the stack even this can fail
+        return
+    if strict or _is_a_signal_handlers(error):
         raise error
     try:
         kind = f"{place}: {type(error).__name__}"
@@ -56,6 +61,23 @@ def swallow(place: str, error: BaseException) -> None:
             say(f"an error of costinsights' own in {kind} was kept from the program", error)
     except Exception:  # noqa: BLE001, S110  the last resort: reporting must not fail either
         pass
+
+
+def _is_a_signal_handlers(error: BaseException) -> bool:
+    """Tell whether `error` comes out of a signal handler that ran on top of our own code."""
+    try:
+        from signal import getsignal, valid_signals
+
+        handlers = [handler for handler in map(getsignal, valid_signals()) if callable(handler)]
+        codes = {getattr(getattr(h, "__func__", h), "__code__", None) for h in handlers} - {None}
+        traceback = error.__traceback__
+        while codes and traceback is not None:
+            if traceback.tb_frame.f_code in codes:
+                return True
+            traceback = traceback.tb_next
+    except Exception:  # noqa: BLE001  then it is taken for ours
+        return False
+    return False
 
 
 def say(message: str, error: BaseException | None = None) -> None:

@@ -301,10 +301,15 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
             return function(*args, **kwargs)
         token = None if leaf else hold(name)
         try:
-            span = recorder.begin(probe, args, kwargs)
-        except Exception as ours:  # noqa: BLE001  ours must not reach the program
-            swallow(target, ours)
-            span = None
+            try:
+                span = recorder.begin(probe, args, kwargs)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target, ours)
+                span = None
+        except BaseException:  # a signal handler's: the call is not made
+            if token is not None:
+                release(token)
+            raise
         try:
             if recorder.tagger is not None:
                 args, kwargs = tagged(args, kwargs)

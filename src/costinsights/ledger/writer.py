@@ -62,7 +62,7 @@ def prepare(directory: str) -> str:
         OSError: it cannot be made.
     """
     segments = os.path.join(directory, SEGMENTS)
-    _make(segments)
+    make_folder(segments)
     for path in (directory, segments):
         found = os.lstat(path)
         if stat.S_ISLNK(found.st_mode) and path == segments:
@@ -75,7 +75,7 @@ def prepare(directory: str) -> str:
     return segments
 
 
-def _make(folder: str) -> None:
+def make_folder(folder: str) -> None:
     """Make a folder, and those above it, for this user only: `os.makedirs` leaves these open.
 
     A program that has become a daemon often has no umask that would help.
@@ -89,8 +89,8 @@ def _make(folder: str) -> None:
         above = os.path.dirname(folder)
         if above == folder:
             raise
-        _make(above)
-        _make(folder)
+        make_folder(above)
+        make_folder(folder)
 
 
 class Writer:
@@ -150,7 +150,15 @@ class Writer:
         """
         self.made += 1
         if key not in self._complete:
-            self._append_carefully(line, key, definitions)
+            settled = [False]
+            try:
+                self._append_carefully(line, key, definitions, settled)
+            except BaseException:
+                if not settled[0]:
+                    self._torn, self._complete = True, {*()}
+                    for counts in (self.dropped, self._unsaid):
+                        counts["interrupted"] = counts["interrupted"] + 1 if "interrupted" in counts else 1
+                raise
             return
         # The usual case, kept short: the segment is open and has all the definitions.
         try:
@@ -160,11 +168,19 @@ class Writer:
                 # The program closed all its files, as daemons do: begin a new segment at once.
                 self._fd = -1
                 self._complete = set()
-                self._append_carefully(line, key, definitions)
+                self._append_carefully(line, key, definitions, [False])
                 return
-            self._failed(error)
             self._hold(line, definitions)
+            self._failed(error)
             return
+        except BaseException:
+            # A signal handler of the program's has raised, or the stack has come to its end: nobody
+            # can tell whether the entry is in the file, and how much of it.
+            self._torn, self._complete = True, {*()}
+            for counts in (self.dropped, self._unsaid):
+                # Without a call: at the stack's end there is none any more.
+                counts["interrupted"] = counts["interrupted"] + 1 if "interrupted" in counts else 1
+            raise
         self._size += count
         if count != len(line):
             self._torn = True
@@ -177,21 +193,28 @@ class Writer:
             self._close()
 
     def _append_carefully(
-        self, line: bytes, key: object, definitions: tuple[Definition | None, ...]
+        self,
+        line: bytes,
+        key: object,
+        definitions: tuple[Definition | None, ...],
+        settled: list[bool],
     ) -> None:
         if self._careful or (self._failing and monotonic_ns() < self._retry_at):
             self._hold(line, definitions)
+            settled[0] = True
             return
         self._careful = True
         try:
-            if self._failing or self._held:
+            if self._failing or self._held or self._unsaid:
                 self._recover()
             self._write(line, definitions)
         except OSError as error:
-            self._failed(error)
             self._hold(line, definitions)
+            settled[0] = True
+            self._failed(error)
         else:
             self.written += 1
+            settled[0] = True
             if self._fd >= 0:
                 self._complete.add(key)
         finally:
@@ -405,8 +428,8 @@ class Writer:
         while self._held:
             line, definitions = self._held[0]
             self._write(line, definitions)
-            self._held.popleft()
             self.written += 1
+            self._held.popleft()
         if self._failing:
             self._failing = False
             self._say(f"the ledger at {self.directory} is written again; dropped: {self.dropped}")
