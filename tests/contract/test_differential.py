@@ -226,9 +226,9 @@ def test_an_error_of_ours_never_reaches_the_program(
         owner = getattr(owner, parent)
     assert inspect.isroutine(getattr(owner, name)) or inspect.isclass(getattr(owner, name))
     monkeypatch.delenv("COSTINSIGHTS_STRICT", raising=False)
-    monkeypatch.setattr(owner, name, sabotage)
     guard.swallowed.clear()
     costinsights.instrument("sqlite3", ledger=tmp_path / "ledger")
+    monkeypatch.setattr(owner, name, sabotage)
     try:
         connection = sqlite3.connect(":memory:")
         connection.execute("CREATE TABLE t (id INTEGER)")
