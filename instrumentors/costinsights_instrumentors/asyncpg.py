@@ -4,8 +4,9 @@ Measured: time in the driver, rows returned or affected, errors, cancellation an
 connections opened earlier too. An ``executemany`` or ``fetchmany`` is one call, whatever it sends.
 A cursor brings its rows while it is read: its charge is written when the statement is bound and
 completed when the last row has come or the cursor is dropped. ``fetchval`` and ``fetchrow`` ask for
-one row; whether there was one is unknown where ``fetchval`` returns None. A copy includes the time that its
-source or destination takes.
+one row; whether there was one is unknown where ``fetchval`` returns None. A connection's ``fetch``
+counts the rows returned, which an ``UPDATE`` without ``RETURNING`` has none of. A copy includes the
+time that its source or destination takes.
 
 ``BEGIN``, ``COMMIT`` and what a pool sends to reset a connection are statements, because asyncpg
 runs them as such.
@@ -32,6 +33,12 @@ CURSOR = "asyncpg.cursor:BaseCursor"
 def returned(_: object, result: Any) -> int | None:
     """Count the rows of a result; an ``executemany`` has none to count."""
     return None if result is None else len(result)
+
+
+def prepared(statement: Any, result: Any) -> int | None:
+    """Count what came back or, where nothing is returned, what the statement affected."""
+    known = statement._last_status
+    return len(result) if result or known is None else status(None, known.decode())
 
 
 def nothing(_: object, __: object) -> None:
@@ -72,7 +79,7 @@ class AsyncpgInstrumentor(DBAPIInstrumentor):
             for name in ("copy_from_table", "copy_to_table", "copy_records_to_table")
         ),
         # A prepared statement knows its text, and so does a cursor.
-        Hook(f"{PREPARED}.fetch", "async", (0, ""), rows=returned),
+        Hook(f"{PREPARED}.fetch", "async", (0, ""), rows=prepared),
         Hook(f"{PREPARED}.fetchrow", "async", (0, ""), rows=row),
         Hook(f"{PREPARED}.fetchval", "async", (0, ""), rows=value),
         Hook(f"{PREPARED}.fetchmany", "async", (0, ""), (1, "args"), rows=returned, optional=True),

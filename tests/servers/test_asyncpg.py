@@ -130,6 +130,11 @@ async def test_prepared_statements(connection: Any, charges: Charges) -> None:
     assert (charge.operation, charge.usage["batch_size"]) == ("BATCH INSERT", 2)
     await insert.fetchmany([(1,), (2,), (3,)])
     assert charges.one().rows == 3
+    update = await connection.prepare("UPDATE t SET a = a + 1 WHERE a > $1")
+    assert await update.fetch(8) == []
+    assert charges.one().rows == 2
+    assert await update.fetch(999) == []
+    assert charges.one().rows == 0
     await prepared.explain(1)
     assert charges.one().operation == "EXPLAIN"
 
