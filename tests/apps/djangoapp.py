@@ -48,7 +48,7 @@ from django.urls import path  # noqa: E402  after the set-up
 TRACER = tracer("django")
 
 
-class Order(models.Model):
+class Order(models.Model):  # type: ignore[misc]  Django has no types
     cents = models.IntegerField()
 
     class Meta:

@@ -76,7 +76,7 @@ TEXTS = st.one_of(
     ),
     st.text(max_size=40),
 )
-STATEMENTS = st.one_of(
+STATEMENTS: st.SearchStrategy[Any] = st.one_of(
     TEXTS,
     TEXTS.map(HostileText),
     TEXTS.map(lambda text: text.encode("utf-8", "surrogatepass")),

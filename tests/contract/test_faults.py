@@ -23,7 +23,6 @@ import pytest
 
 import costinsights
 from costinsights import runtime
-from costinsights.ledger import writer as writing
 from costinsights.ledger.reader import SegmentReader, read_ledger, segments
 
 if TYPE_CHECKING:
@@ -577,7 +576,7 @@ def test_short_writes(
     def short(fd: int, data: bytes) -> int:
         return real(fd, data[:most] if fd == writer._fd else data)
 
-    monkeypatch.setattr(writing.os, "write", short)
+    monkeypatch.setattr(os, "write", short)
     for number in range(1, 20):
         assert connection.execute(f"SELECT {number} AS c{number}").fetchall() == [(number,)]
     monkeypatch.undo()
@@ -608,7 +607,7 @@ def test_a_write_that_fails(
             raise OSError(number, os.strerror(number))
         return real(fd, data)
 
-    monkeypatch.setattr(writing.os, "write", fail)
+    monkeypatch.setattr(os, "write", fail)
     for index in range(1, 6):
         assert connection.execute(f"SELECT {index} AS c{index}").fetchall() == [(index,)]
     monkeypatch.undo()

@@ -66,13 +66,16 @@ def test_what_a_signal_handler_raises_is_the_programs() -> None:
     def strike(*_: object) -> NoReturn:
         raise TimeLimitError
 
+    def at_work() -> None:
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except Exception as error:  # noqa: BLE001  as our own code does
+            guard.swallow("here", error)
+
     before = signal.signal(signal.SIGUSR1, strike)
     try:
         with pytest.raises(TimeLimitError):
-            try:
-                signal.raise_signal(signal.SIGUSR1)
-            except Exception as error:  # noqa: BLE001  as our own code does
-                guard.swallow("here", error)
+            at_work()
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert guard.swallowed == {}

@@ -88,7 +88,7 @@ def captured(driver: type[Cursor]) -> Iterator[Captured]:
     """What the driver's calls become, priced by a capacity, at one millisecond a call."""
     instrumentor = Instrumentor()
     settings: dict[str, Any] = {"config": {"capacity": [CAPACITY]}}
-    assert recorder  # loaded, or there is no clock yet to be set
+    assert recorder.Recorder is not None  # loaded, or there is no clock yet to be set
     with capture("sqlite3", clock=Clock(), **settings) as found:
         active = runtime.active()
         assert active is not None
