@@ -3,6 +3,9 @@
 Run by tests/contract/test_apps.py; see script.py.
 """
 
+# Django has no types.
+# pyright: basic, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import os
@@ -48,7 +51,7 @@ from django.urls import path  # noqa: E402  after the set-up
 TRACER = tracer("django")
 
 
-class Order(models.Model):  # type: ignore[misc]  Django has no types
+class Order(models.Model):  # type: ignore[misc]  # Django has no types
     cents = models.IntegerField()
 
     class Meta:

@@ -55,10 +55,11 @@ async def give_up(other: Any) -> None:
 
 
 async def serve() -> None:
+    untyped: Any = asyncpg
     with costinsights.attribute(team="web"):
         async with (
             AsyncConnectionPool[Any](POSTGRES, min_size=2, max_size=4, open=False) as pool,
-            asyncpg.create_pool(POSTGRES, min_size=2, max_size=4) as other,
+            untyped.create_pool(POSTGRES, min_size=2, max_size=4) as other,
         ):
             answers = await asyncio.gather(*(handle(n, pool, other) for n in range(REQUESTS)))
             assert answers == [(n + 1) * 2 for n in range(REQUESTS)]

@@ -4,6 +4,9 @@ Whatever happens, the program's own results stay what they are, the accounts
 ``made == written + pending + dropped`` are exact, and what is wrong is said once.
 """
 
+# The writer's own clock and file are where its faults are made.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -682,14 +685,16 @@ def test_given_up_while_the_server_works(
     """One charge with the error's type, the error itself untouched, and the connection usable."""
 
     async def program() -> BaseException:
+        opened: Any
         if driver == "psycopg":
             import psycopg
 
-            opened: Any = await psycopg.AsyncConnection.connect(postgres.dsn, autocommit=True)
+            opened = await psycopg.AsyncConnection.connect(postgres.dsn, autocommit=True)
         else:
             import asyncpg
 
-            opened = await asyncpg.connect(postgres.dsn)
+            untyped: Any = asyncpg
+            opened = await untyped.connect(postgres.dsn)
         error: BaseException = await ending(opened)
         await opened.execute("SELECT 1 AS afterwards")
         await opened.close()

@@ -87,7 +87,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def patch(target: str, calls: Calls | None, **facts: Any) -> Patch:
     probe = Probe(Hook(f"testpatching:{target}", **facts), Instrumentor())
-    probe.recorder = calls  # type: ignore[assignment]  it has what the wrapper asks for
+    probe.recorder = calls  # type: ignore[assignment]  # it has what the wrapper asks for
     return Patch(probe)
 
 
@@ -156,14 +156,17 @@ def test_coroutines_stay_coroutines() -> None:
     ],
 )
 def test_taken_off_it_is_what_it_was(target: str, call: Callable[[], object]) -> None:
+    owner: Any
     owner, _ = owner_of(f"testpatching:{target}")
-    before, result = dict(vars(owner)), call()
+    before = dict[str, Any](vars(owner))  # pyright: ignore[reportUnknownArgumentType]
+    result = call()
     for _ in range(100):
         placed = patch(target, Calls())
         assert call() == result
         assert placed.remove()
         assert dict(vars(owner)) == before
-        assert all(vars(owner)[key] is value for key, value in before.items())
+        now = dict[str, Any](vars(owner))  # pyright: ignore[reportUnknownArgumentType]
+        assert all(now[key] is value for key, value in before.items())
 
 
 def test_a_wrapper_looks_like_what_it_wraps() -> None:

@@ -29,6 +29,8 @@ ROTATE_BYTES = 64 * 1024 * 1024
 ROTATE_NS = 3600 * 10**9
 RETRY_NS = 10**9
 MAX_HELD = 4096
+# An empty set is made of it without a call: at the stack's end there is none any more.
+_NOTHING: tuple[object, ...] = ()
 # A file number that no program reaches by opening files: one that closes "all its files" when it
 # turns into a daemon, and then opens its own, must not find ours behind one of its numbers.
 HIGH_FD = 768
@@ -155,9 +157,11 @@ class Writer:
                 self._append_carefully(line, key, definitions, settled)
             except BaseException:
                 if not settled[0]:
-                    self._torn, self._complete = True, {*()}
+                    self._torn, self._complete = True, {*_NOTHING}
                     for counts in (self.dropped, self._unsaid):
-                        counts["interrupted"] = counts["interrupted"] + 1 if "interrupted" in counts else 1
+                        counts["interrupted"] = (
+                            counts["interrupted"] + 1 if "interrupted" in counts else 1
+                        )
                 raise
             return
         # The usual case, kept short: the segment is open and has all the definitions.
@@ -176,7 +180,7 @@ class Writer:
         except BaseException:
             # A signal handler of the program's has raised, or the stack has come to its end: nobody
             # can tell whether the entry is in the file, and how much of it.
-            self._torn, self._complete = True, {*()}
+            self._torn, self._complete = True, {*_NOTHING}
             for counts in (self.dropped, self._unsaid):
                 # Without a call: at the stack's end there is none any more.
                 counts["interrupted"] = counts["interrupted"] + 1 if "interrupted" in counts else 1
