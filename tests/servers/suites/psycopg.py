@@ -149,7 +149,7 @@ def run(
             [
                 *(sys.executable, "-P" if sys.version_info >= (3, 11) else "-B", "-m", "pytest"),
                 *("-q", "-c", os.devnull, "--rootdir=.", "--import-mode=prepend"),
-                *("-p", "outcomes", "-p", "no:cacheprovider", "-p", "no:randomly"),
+                *("-p", "outcomes", "-p", "no:randomly"),
                 *suite.arguments,
                 *rest,
                 *(chosen or ["tests"]),
