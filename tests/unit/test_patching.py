@@ -164,7 +164,7 @@ def test_taken_off_it_is_what_it_was(target: str, call: Callable[[], object]) ->
         placed = patch(target, Calls())
         assert call() == result
         assert placed.remove()
-        assert dict(vars(owner)) == before
+        assert dict(vars(owner)) == before  # pyright: ignore[reportUnknownArgumentType]
         now = dict[str, Any](vars(owner))  # pyright: ignore[reportUnknownArgumentType]
         assert all(now[key] is value for key, value in before.items())
 
