@@ -43,15 +43,20 @@ WARNS_OF_MIXED = _mixed if (3, 12) <= PYTHON < (3, 14) else None
 WARNS_OF_POSITIONAL = _positional if PYTHON >= (3, 13) else None
 
 
+def _count(cursor: Any, result: object) -> int | None:
+    """Rows changed; none yet of a query; nothing is known of what is neither."""
+    changed: int = cursor.rowcount
+    return changed if changed >= 0 else None if cursor.description is None else 0
+
+
 def _no_rows(cursor: Any, result: object) -> None:
     """After a script or a backup, the row count is still that of an earlier statement."""
 
 
 # From Python 3.11 on, a connection's own do not ask the cursor that they return for its method.
 OF_CONNECTIONS = (
-    Hook(f"{CONNECTION}.execute", prepares=True, lazy=True, as_caller=WARNS_OF_MIXED),
+    Hook(f"{CONNECTION}.execute", prepares=True, lazy=True, rows=_count, as_caller=WARNS_OF_MIXED),
     Hook(f"{CONNECTION}.executemany", prepares=True, batch=(2, "parameters")),
-    Hook(f"{CONNECTION}.executescript", rows=_no_rows),
 )
 
 
@@ -71,7 +76,14 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
     unlocks = True
     hooks = (
         Hook(f"{CONNECTION}.__init__", "connect", as_caller=WARNS_OF_POSITIONAL),
-        Hook(f"{CURSOR}.execute", statement=SQL, lazy=True, leaf=True, as_caller=WARNS_OF_MIXED),
+        Hook(
+            f"{CURSOR}.execute",
+            statement=SQL,
+            lazy=True,
+            rows=_count,
+            leaf=True,
+            as_caller=WARNS_OF_MIXED,
+        ),
         Hook(f"{CURSOR}.executemany", statement=SQL, batch=(2, "parameters"), leaf=True),
         Hook(f"{CURSOR}.executescript", statement=SQL, rows=_no_rows, leaf=True),
         Hook(f"{CURSOR}.fetchone", fetch="one", leaf=True),
@@ -115,6 +127,8 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
 
     def unread(self, cursor: Any) -> bool | None:
         """A cursor holds on to its statement, behind all else, for as long as that has rows."""
+        if cursor.description is None:
+            return False
         held = get_referents(cursor)
         return type(held[-1]).__name__ == "Statement" or type(held[-2]).__name__ == "Statement"
 
