@@ -1,0 +1,145 @@
+"""Switches costinsights on the way a program does: with attribution, a price and a ledger on disk."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import costinsights
+from costinsights import runtime
+from costinsights.instrumentor import DBAPIInstrumentor, Hook
+from costinsights.patching import here, owner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+    from costinsights.ledger.writer import Writer
+
+NULL = "nulldb"
+# Two small instances' worth of money an hour: every statement gets an amount.
+PRICE_AN_HOUR = "0.178"
+LABELS = {"asset": "orders", "job": "nightly", "team": "growth"}
+
+
+# Owner and name of an attribute: whether it is the owner's own, and what it is.
+Places = dict[tuple[Any, str], tuple[bool, Any]]
+
+
+class NullInstrumentor(DBAPIInstrumentor):
+    """The instrumentor of the driver that does nothing."""
+
+    name = NULL
+    system = NULL
+    driver = "benchmarks.nulldb"
+    supports = ("0", "9")
+    hooks = (Hook("benchmarks.nulldb:Cursor.execute", leaf=True),)
+    facts: ClassVar = {"address": "host", "port": "port", "namespace": "db"}
+
+
+class Recording:
+    """costinsights at work on one driver; `on` and `off` put its hooks in place and away.
+
+    Away means that each hooked attribute is the driver's own again, so that a peer that wraps the
+    same class is measured without us below it.
+    """
+
+    def __init__(self, instrumentor: DBAPIInstrumentor, before: Places, ledger: str) -> None:
+        self.instrumentor = instrumentor
+        self.ledger = ledger
+        self._hooked = {place: here(*place) for place in before}
+        # Types in C are hooked by way of subclasses: with them nothing of the driver's changes.
+        self._before = {
+            place: (own, value)
+            for place, (own, value) in before.items()
+            if self._hooked[place] is not value
+        }
+
+    def off(self) -> None:
+        """Put the driver's own callables back."""
+        for (owner, name), (own, value) in self._before.items():
+            if own:
+                setattr(owner, name, value)
+            else:
+                delattr(owner, name)
+
+    def on(self) -> None:
+        """Put the hooks in place again."""
+        for owner, name in self._before:
+            setattr(owner, name, self._hooked[owner, name])
+
+    @property
+    def writer(self) -> Writer:
+        """The writer of the ledger."""
+        active = runtime.active()
+        assert active is not None
+        return active.recorder().writer
+
+
+@contextmanager
+def recording(
+    name: str,
+    system: str,
+    *,
+    exporters: Iterable[Any] = (),
+    exporter_options: dict[str, dict[str, object]] | None = None,
+    ledger: str | None = None,
+) -> Generator[Recording]:
+    """Record the calls of the driver of that name, each with labels and an amount."""
+    config = {
+        "capacity": [
+            {"system": each, "price": PRICE_AN_HOUR, "currency": "USD"}
+            for each in {system, _twin(system)}
+        ],
+        "disabled_instrumentors": ["*"],
+        **({"exporter": exporter_options} if exporter_options else {}),
+    }
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        place = ledger or folder
+        options: dict[str, Any] = {"ledger": place, "exporters": exporters, "config": config}
+        if name == NULL:
+            instrumentor: DBAPIInstrumentor = NullInstrumentor()
+        else:
+            instrumentor = _instrumentor(name)
+        before = _places(instrumentor)
+        if name == NULL:
+            costinsights.instrument(**options)
+            active = runtime.active()
+            assert active is not None, "COSTINSIGHTS_DISABLED or OTEL_SDK_DISABLED is set"
+            instrumentor.instrument(active.recorder)
+        else:
+            costinsights.instrument(name, **options)
+        try:
+            with costinsights.attribute(**LABELS):
+                yield Recording(instrumentor, before, place)
+        finally:
+            if name == NULL:
+                instrumentor.uninstrument()
+            costinsights.uninstrument()
+
+
+def _twin(system: str) -> str:
+    """MariaDB speaks MySQL's protocol: one instrumentor, two systems."""
+    return "mariadb" if system == "mysql" else system
+
+
+def _instrumentor(name: str) -> DBAPIInstrumentor:
+    from costinsights.plugins import INSTRUMENTORS, find
+
+    made: DBAPIInstrumentor = find(INSTRUMENTORS)[name].load()()
+    return made
+
+
+def _places(instrumentor: DBAPIInstrumentor) -> Places:
+    """Return what stands where the hooks of an instrumentor will be placed."""
+    from importlib import import_module
+
+    found: Places = {}
+    for hook in instrumentor.hooks:
+        import_module(hook.target.partition(":")[0])
+        try:
+            owner, name = owner_of(hook.target)
+            found[owner, name] = name in vars(owner), here(owner, name)
+        except AttributeError:  # not in this version of the driver
+            continue
+    return found
