@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import costinsights
+from tests.backends import unavailable
+from tests.processes import Unavailable
 from tests.servers.charges import Charges, instrumented, milliseconds, text_of
+from tests.servers.suites import sqlite3 as suite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -490,3 +493,16 @@ def test_sqlalchemy_gives_one_charge_a_statement(charges: Charges, tmp_path: Pat
         "shop.db",
     )
     engine.dispose()
+
+
+def test_cpythons_own_suite_has_no_new_failure() -> None:
+    try:
+        result = suite.compare()
+    except Unavailable as reason:
+        unavailable("CPython's own tests of sqlite3", reason)
+    assert result.differences == {}
+    assert result.ours.swallowed == {}
+    # Both ran, and we looked on.
+    assert list(result.ours.found.values()).count("passed") >= suite.LEAST
+    assert result.bare.calls == 0
+    assert result.ours.calls >= suite.LEAST
