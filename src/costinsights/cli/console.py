@@ -105,8 +105,7 @@ def show(lines: Sequence[Line]) -> None:
 
     console = Console(force_terminal=True, highlight=False, markup=False)
     for line in lines:
-        text = Text.assemble(*((piece.text, piece.style) for piece in line), end="\n")
-        console.print(text, soft_wrap=True, end="")
+        console.print(Text.assemble(*line), soft_wrap=True)
 
 
 @contextmanager
