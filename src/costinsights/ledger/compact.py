@@ -33,7 +33,7 @@ from costinsights.ledger.store import (
     source,
     unglobbed,
 )
-from costinsights.ledger.writer import SEGMENTS, LedgerError, prepare
+from costinsights.ledger.writer import SEGMENTS, LedgerError, make_folder, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,7 +103,7 @@ def compact(
         return Compacted()
     prepare(directory)
     folder = manifests.folder(directory)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_folder(folder)
     with _alone(folder), suppressed():
         manifest = manifests.load(directory)
         _clear_away(directory, manifest)
@@ -118,7 +118,11 @@ def compact(
                     progress(read + count, total)
 
             for batch in _batches(ready):
-                part = _consume(directory, manifest, batch, advanced)
+                try:
+                    part = _consume(directory, manifest, batch, advanced)
+                except BaseException:
+                    _clear_away(directory, manifests.load(directory))
+                    raise
                 read += sum(segment.size for segment in batch)
                 done = done._replace(
                     segments=done.segments + part.segments,
@@ -333,13 +337,13 @@ def _file(
     """Write one Parquet file, for this user only, and bring it to the disk."""
     folder = manifests.folder(directory)
     place = os.path.join(kind, f"date={day}")
-    os.makedirs(os.path.join(folder, place), mode=0o700, exist_ok=True)
+    make_folder(os.path.join(folder, place))
     name = os.path.join(place, f"{generation:06d}-{os.urandom(4).hex()}.parquet")
     path = os.path.join(folder, name)
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
     connection.execute(f"COPY ({query}) TO {literal(path)} (FORMAT parquet, COMPRESSION zstd)")
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        os.fchmod(fd, 0o600)
         os.fsync(fd)
         size = os.fstat(fd).st_size
     finally:
@@ -383,7 +387,7 @@ class _Asides:
 
 def set_aside(folder: str, line: Aside) -> str:
     """Copy a line that says nothing to `folder`, and return where it is now."""
-    os.makedirs(folder, mode=0o700, exist_ok=True)
+    make_folder(folder)
     name = f"{positions.segment_name(line.path)}-{line.offset}.torn"
     path = os.path.join(folder, name)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

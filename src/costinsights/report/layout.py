@@ -67,7 +67,8 @@ def lay_out(columns: Sequence[Column], width: int | None, *, rule_before: int) -
         for number, column in enumerate(kept):
             if column.flexible:
                 others = sum(widths) - widths[number] + len(GAP) * (len(kept) - 1)
-                widths[number] = max(_SMALLEST, min(widths[number], width - others))
+                least = min(widths[number], _SMALLEST)
+                widths[number] = max(least, min(widths[number], width - others))
     lines = [_line([Piece(column.name, "dim") for column in kept], kept, widths)]
     rule = [Piece("─" * (sum(widths) + len(GAP) * (len(kept) - 1)), "dim")]
     lines.append(rule)

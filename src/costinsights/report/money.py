@@ -74,7 +74,7 @@ def percent(part: Decimal | int, whole: Decimal | int) -> str:
         return "<0.1 %" if share > 0 else ">-0.1 %"
     if rounded == 100 and share < 100:
         return ">99.9 %"
-    return "100 %" if rounded == 100 else f"{rounded} %"
+    return f"{rounded} %" if rounded % 100 else f"{rounded:.0f} %"
 
 
 def count(number: int | None) -> str:

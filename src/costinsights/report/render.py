@@ -30,6 +30,9 @@ FORMATS = ("table", "json", "csv", "md")
 UNATTRIBUTED = "(unattributed)"
 # What stands for calls that are nobody's, where that is not the word for it.
 _NOBODY = {"query": "(no statement)", "system": "(unknown)"}
+_HOW_TO_PRICE = (
+    "Say in [[capacity]] of costinsights.toml what an hour of the database costs (docs/prices.md)."
+)
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -215,6 +218,8 @@ def _footer(report: Report, options: str) -> list[str]:
             f"{percent(report.priced, report.calls)} of {count(report.calls)} calls have a price. "
             f"By basis: {bases}."
         )
+    if report.calls and not report.priced:
+        lines.append(_HOW_TO_PRICE)
     newest = "The ledger is empty" if report.newest is None else f"Newest entry {_age(report)}"
     lines.append(f"{newest}; ledger: {visible(report.ledger)}")
     lines += _losses(report)
@@ -297,7 +302,7 @@ def as_csv(report: Report) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([report.by if name == "item" else name for name in names])
     for record, row in zip(records, report.rows, strict=True):
-        record["item"] = _name(row, report.by)
+        record["item"] = row.item or _name(row, report.by)
         writer.writerow([_harmless(record.get(name)) for name in names])
     return out.getvalue()
 
