@@ -21,12 +21,13 @@ look-ups of types, a pool's checks), ``Connection.notifies``, and what is done w
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from costinsights.patching import Kind
 
@@ -51,7 +52,7 @@ def hooks(a: str, call: Kind, generator: Kind, context: Kind) -> tuple[Hook, ...
         f"psycopg:{a}{name}" for name in ("Cursor", "ServerCursor", "Pipeline")
     )
     return (
-        Hook(f"{cursor}.execute", call, rows=count, deferred=True),
+        Hook(f"{cursor}.execute", call, rows=count, deferred=True, leaf=True),
         Hook(f"{cursor}.executemany", call, batch=(2, "params_seq"), rows=count, deferred=True),
         Hook(f"{cursor}.stream", generator),
         Hook(f"{cursor}.copy", context, statement=(1, "statement")),
@@ -104,14 +105,14 @@ class PsycopgInstrumentor(DBAPIInstrumentor):
         """A server-side cursor is only declared when `execute` returns."""
         return True
 
-    def owed(self, cursor: Any) -> Iterator[object]:
+    def owed(self, cursor: Any) -> Iterable[object]:
         """Give the end of the pipeline's queue, which holds one entry an answer."""
         pipeline = cursor._conn._pipeline
-        for entry in reversed(pipeline.result_queue) if pipeline is not None else ():
-            if entry is not None:  # None is the answer to something of the pipeline's own
-                if entry[0] is not cursor:
-                    break
-                yield entry
+        if pipeline is None:  # as nearly always
+            return ()
+        # None is the answer to something of the pipeline's own.
+        entries: Iterable[Any] = filter(None, reversed(pipeline.result_queue))
+        return takewhile(lambda entry: entry[0] is cursor, entries)
 
     def next_answer(self, source: Any) -> object:
         """Return the pipeline's first entry that is a statement's."""

@@ -396,14 +396,19 @@ def test_a_failing_pipeline_tells_which_statement_failed(
 
     with pytest.raises(psycopg.errors.DivisionByZero):
         run()
-    states = [
-        charge.error and (charge.error.type, charge.error.sqlstate) for charge in charges.new()
-    ]
-    assert states == [
-        None,
-        ("psycopg.errors.DivisionByZero", "22012"),
-        ("psycopg.errors.PipelineAborted", None),
-    ]
+    first, failed, aborted = charges.new()
+    assert first.error is None
+    assert failed.error is not None
+    assert (failed.error.type, failed.error.sqlstate) == (
+        "psycopg.errors.DivisionByZero",
+        "22012",
+    )
+    # Where the server is quick, psycopg raises the error of the second from the third's `execute`.
+    assert aborted.error is not None
+    assert aborted.error.type in {
+        "psycopg.errors.PipelineAborted",
+        "psycopg.errors.DivisionByZero",
+    }
 
 
 def test_a_pipeline_whose_connection_dies_leaves_nothing_open(
