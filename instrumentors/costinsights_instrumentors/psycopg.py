@@ -111,8 +111,11 @@ class PsycopgInstrumentor(DBAPIInstrumentor):
         if pipeline is None:  # as nearly always
             return ()
         # None is the answer to something of the pipeline's own.
-        entries: Iterable[Any] = filter(None, reversed(pipeline.result_queue))
-        return takewhile(lambda entry: entry[0] is cursor, entries)
+
+        def is_mine(entry: Any) -> bool:
+            return entry[0] is cursor
+
+        return takewhile(is_mine, filter(None, reversed(pipeline.result_queue)))
 
     def next_answer(self, source: Any) -> object:
         """Return the pipeline's first entry that is a statement's."""
