@@ -8,6 +8,8 @@ rules of the configuration. The record says which of them decided, in `rule`.
 from __future__ import annotations
 
 import os
+from _thread import RLock
+from collections import deque
 from contextvars import ContextVar, copy_context
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
@@ -76,8 +78,8 @@ class Scope:
         self.chain: tuple[Scope, ...] = (self, *parent.chain) if parent else (self,)
         # The recorder's cache of finished attributions; it dies with the scope.
         self.resolved: dict[object, Any] = {}
-        # What the recorder adds to under the ledger's lock: calls, those without a price, and
-        # the known costs in 10⁻¹⁵ of each currency.
+        # What `add_up` adds to: calls, those without a price, and the known costs in 10⁻¹⁵ of
+        # each currency.
         self.calls = 0
         self.unknown = 0
         self.units: dict[str, int] = {}
@@ -86,6 +88,7 @@ class Scope:
         """Return the cost of the calls so far."""
         from decimal import Decimal
 
+        add_up()
         known = self.calls - self.unknown
         return Cost(
             amounts={
@@ -99,6 +102,36 @@ class Scope:
 
 root = Scope({}, None)
 _scope: ContextVar[Scope | None] = ContextVar("costinsights_scope", default=None)
+innermost = _scope.get
+
+# What calls have cost that no scope has been told yet: scope, calls, currency (None where no price
+# is known) and 10⁻¹⁵ of it. Adding to the end is all that a call has to wait for.
+untold: deque[tuple[Scope, int, str | None, int]] = deque()
+tell = untold.append
+MAX_UNTOLD = 256
+_adding = RLock()
+
+
+def add_up() -> None:
+    """Tell the scopes, each with all those around it, what their calls have cost."""
+    with _adding:
+        while True:
+            try:
+                called_in, calls, currency, units = untold.popleft()
+            except IndexError:  # nothing is left
+                return
+            for scope in called_in.chain:
+                scope.calls += calls
+                if currency is None:
+                    scope.unknown += calls
+                else:
+                    scope.units[currency] = scope.units.get(currency, 0) + units
+
+
+def unlock_after_fork() -> None:
+    """Begin anew in a forked child: another thread of the parent's may have held the lock."""
+    global _adding
+    _adding = RLock()
 
 
 def active_scope() -> Scope:

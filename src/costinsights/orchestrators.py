@@ -61,13 +61,18 @@ class Context:
         return f"Context({self.rule!r}, {self.labels!r})"
 
 
+def may_be_present() -> bool:
+    """Tell whether this process has loaded an orchestrator, or was started by one."""
+    return not _bare or "dagster" in modules or "prefect" in modules or "airflow" in modules
+
+
 def present() -> Context | None:
     """Return the context of the work under way here and now, or None outside of any.
 
     Where several are nested the one that lives in the process is believed before the one that
     started the process: Dagster, Prefect, Airflow.
     """
-    if _bare and "dagster" not in modules and "prefect" not in modules and "airflow" not in modules:
+    if not may_be_present():
         return None
     try:
         found = _dagster() if "dagster" in modules else None

@@ -8,6 +8,7 @@ dictionary look-ups, one encoding and one ``write``.
 from __future__ import annotations
 
 from itertools import count
+from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -16,7 +17,17 @@ from zlib import crc32
 import msgspec
 
 from costinsights import orchestrators
-from costinsights.attribution import Scope, active_scope, overlay
+from costinsights.attribution import (
+    MAX_UNTOLD,
+    Scope,
+    active_scope,
+    add_up,
+    innermost,
+    overlay,
+    root,
+    tell,
+    untold,
+)
 from costinsights.guard import swallow
 from costinsights.instrumentor import UNKNOWN_ROWS, rowcount, rows_of, size_of
 from costinsights.ledger.seal import seal
@@ -66,10 +77,29 @@ class Definition:
         self.line = line
 
 
+class References:
+    """What an entry refers to: there is one object for each combination, and it is the key.
+
+    The fields but `definitions` are the numbers that stand in the entry, 0 for none.
+    """
+
+    __slots__ = ("attribution", "definitions", "price", "resource", "statement")
+
+    def __init__(
+        self, target: Target, attribution: Definition, statement: Definition | None
+    ) -> None:
+        price = target.price
+        self.definitions = (target, attribution, statement, price)
+        self.resource = target.number
+        self.attribution = attribution.number
+        self.statement = 0 if statement is None else statement.number
+        self.price = 0 if price is None else price.number
+
+
 class Target(Definition):
     """Where a connection leads, and what that costs."""
 
-    __slots__ = ("capacity", "price", "resource", "system")
+    __slots__ = ("capacity", "currency", "price", "resource", "system", "texts")
 
     def __init__(
         self,
@@ -79,12 +109,16 @@ class Target(Definition):
         resource: Resource,
         capacity: Capacity | None,
         price: Definition | None,
+        texts: Mapping[str, tuple[Statement, Definition]],
     ) -> None:
         super().__init__(number, line)
         self.system = system
         self.resource = resource
         self.capacity = capacity
+        self.currency = None if capacity is None else capacity.currency
         self.price = price
+        # The statements that are known of this kind of system, by their text.
+        self.texts = texts
 
 
 class Recorder:
@@ -119,8 +153,11 @@ class Recorder:
         self._statements: dict[str, dict[str, tuple[Statement, Definition]]] = {}
         self._fingerprints: dict[str, Definition] = {}
         self._cached_text = 0
+        # How many modules were loaded when none of them was an orchestrator.
+        self._without_orchestrator = -1
         self._attributions: dict[tuple[tuple[str, str], ...], Definition] = {}
         self._prices: dict[int, Definition] = {}
+        self._references: dict[tuple[Target, Definition, Definition | None], References] = {}
 
     def forked(self, writer: Writer) -> None:
         """Begin anew in a forked child: calls that the parent has under way stay the parent's."""
@@ -185,7 +222,13 @@ class Recorder:
 
     def end(self, span: CostSpan, result: object, error: BaseException | None) -> None:
         """Close the call: the entry is on disk when this returns."""
-        self.pause(span)
+        if span.running:  # `pause`, written out
+            span.running = False
+            span.ended = now = perf_counter_ns()
+            span.duration += now - span.resumed
+            capacity = span.target.capacity
+            if capacity is not None:
+                span.share += capacity.leave(now, span.entered)
         probe = span.probe
         self._describe(span)
         cursor = span.args[0] if span.args else None
@@ -380,22 +423,25 @@ class Recorder:
         if span.number:
             return  # when it was prepared
         probe = span.probe
-        statement: Statement | None = None
+        statement = definition = None
         if probe.statement is not None:
             position, name = probe.statement
-            args, kwargs = span.args or (), span.kwargs or {}
-            query = args[position] if len(args) > position else kwargs.get(name)
+            args = span.args or ()
+            query = args[position] if len(args) > position else (span.kwargs or {}).get(name)
             if query is not None:
                 if probe.prefix and query.__class__ is str:
                     query = probe.prefix + query
-                statement, span.definition = self._statement(span, query)
-                span.statement = statement
+                known = span.target.texts.get(query) if query.__class__ is str else None
+                statement, definition = known or self._statement(span, query)
+        span.statement, span.definition = statement, definition
         if probe.operation is not None:
             span.note("o", probe.operation)
         span.number = next(self._calls)
-        span.scope = scope = active_scope()
+        span.scope = scope = innermost() or root
         # What an attribution depends on; None where, as mostly, that is the scope alone.
-        key: object = orchestrators.present()
+        key: object = None
+        if len(modules) != self._without_orchestrator:
+            key = self._orchestrator()
         if self.rules:
             key = (key, statement, span.target, probe.operation)
         elif statement is not None and statement.comment:
@@ -415,9 +461,7 @@ class Recorder:
                 return None, None
         if len(query) > TEXT_LIMIT:
             query = query[:TEXT_LIMIT]
-        statements = self._statements.get(instrumentor.system)
-        if statements is None:
-            statements = self._statements[instrumentor.system] = {}
+        statements = self._texts(instrumentor.system)
         known = statements.get(query)
         if known is not None:
             return known
@@ -437,11 +481,25 @@ class Recorder:
                 self._fingerprints.clear()
             self._fingerprints[statement.fingerprint] = definition
         if len(statements) >= MAX_STATEMENTS or self._cached_text + len(query) > MAX_CACHED_TEXT:
-            self._statements.clear()
+            for texts in self._statements.values():
+                texts.clear()
             self._cached_text = 0
         self._cached_text += len(query)
         statements[query] = statement, definition
         return statement, definition
+
+    def _texts(self, system: str) -> dict[str, tuple[Statement, Definition]]:
+        texts = self._statements.get(system)
+        if texts is None:
+            texts = self._statements[system] = {}
+        return texts
+
+    def _orchestrator(self) -> object:
+        """Ask who runs; where none is loaded, not again before another module has been."""
+        found = orchestrators.present()
+        if found is None and not orchestrators.may_be_present():
+            self._without_orchestrator = len(modules)
+        return found
 
     def _text(self, span: CostSpan, query: Any) -> str | None:
         try:
@@ -479,6 +537,7 @@ class Recorder:
                 facts,
                 capacity,
                 self._price(capacity) if capacity is not None else None,
+                self._texts(instrumentor.system),
             )
             if len(self._known_targets) >= MAX_STATEMENTS:
                 self._known_targets.clear()
@@ -558,42 +617,52 @@ class Recorder:
     # -- the entry ------------------------------------------------------------------------------
 
     def _write(self, span: CostSpan) -> None:
-        """Write what is known of the span as one entry, and tell the scopes what it costs."""
+        """Write what is known of the span as one entry, and note what it costs its scopes."""
         target, attribution, definition = span.target, span.attribution, span.definition
-        capacity, price = target.capacity, target.price
-        amount: int | None = None if capacity is None else capacity.units(span.share)
-        key = (
-            target.number,
-            attribution.number,
-            0 if definition is None else definition.number,
-            0 if price is None else price.number,
-        )
+        refers = self._references.get((target, attribution, definition))
+        if refers is None:
+            refers = self._refer(target, attribution, definition)
+        share, capacity = span.share, target.capacity
+        amount: int | None = None
+        if capacity is not None:
+            amount = share * capacity.numerator // capacity.denominator  # `units`, written out
         entry = EntryLine(
             span.number,
             span.started_at,
             span.duration,
-            *key,
+            refers.resource,
+            refers.attribution,
+            refers.statement,
+            refers.price,
             span.rows,
-            span.share,
+            share,
             amount if amount is None or amount < MAX_INTEGER else decimal_text(amount),
         )
         if span.rare:
             self._add_rare(entry, span)
         body = _encode(entry)[:-1]
-        line = body + b',"z":"%06x%08x"}\n' % (len(body), crc32(body))  # see ledger.seal
+        line = body + b',"z":"%014x"}\n' % (len(body) << 32 | crc32(body))  # see ledger.seal
         told = span.counted
         span.counted = amount or 0
-        calls = 1 if told is None else 0
         writer = self.writer
         with writer.lock:
-            writer.append(line, key, (target, attribution, definition, price))
-            for scope in span.scope.chain:
-                scope.calls += calls
-                if amount is None or capacity is None:
-                    scope.unknown += calls
-                else:
-                    sums, currency = scope.units, capacity.currency
-                    sums[currency] = sums.get(currency, 0) + amount - (told or 0)
+            writer.append(line, refers, refers.definitions)
+        # The scopes are told later, many calls at once: see `attribution.add_up`.
+        if told is None:
+            tell((span.scope, 1, target.currency, amount or 0))
+        else:
+            tell((span.scope, 0, target.currency, (amount or 0) - told))
+        if len(untold) > MAX_UNTOLD:
+            add_up()
+
+    def _refer(
+        self, target: Target, attribution: Definition, definition: Definition | None
+    ) -> References:
+        if len(self._references) >= MAX_STATEMENTS:
+            self._references.clear()
+        found = References(target, attribution, definition)
+        self._references[target, attribution, definition] = found
+        return found
 
     def _add_rare(self, entry: EntryLine, span: CostSpan) -> None:
         for name, value in (span.extra or {}).items():

@@ -7,6 +7,7 @@ from _thread import RLock
 from typing import TYPE_CHECKING, Any
 
 from costinsights import config as configuration
+from costinsights.attribution import unlock_after_fork
 from costinsights.children import unwatch_children, watch_children
 from costinsights.guard import say, swallow
 from costinsights.plugins import INSTRUMENTORS, find
@@ -296,6 +297,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     global _lock
     _lock = RLock()
+    unlock_after_fork()
     if _runtime is not None:
         try:
             _runtime.forked()

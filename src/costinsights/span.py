@@ -53,7 +53,9 @@ class CostSpan:
     )
 
     attribution: Definition
+    definition: Definition | None
     scope: Scope
+    statement: Statement | None
     started_at: int
     """Wall clock at the start, since the epoch."""
     started: int
@@ -84,8 +86,6 @@ class CostSpan:
         self.number = 0  # until it is described
         self.entered = 0  # the capacity clock when the driver last got the word
         self.rows: int | None = None
-        self.statement: Statement | None = None
-        self.definition: Definition | None = None
         self.counted: int | None = None  # 10⁻¹⁵ units told to the scopes; None before any entry
         self.done = False
         self.partial = False

@@ -6,6 +6,7 @@ OpenTelemetry is never imported for this: a program that has not loaded it is in
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ def surrounding() -> Context | None:
         get_current = getattr(module, "get_current", None)  # None while it is being imported
         if get_current is None:
             return None
+        # Two calls less, where the context is kept as it mostly is.
+        runtime = getattr(module, "_RUNTIME_CONTEXT", None)
+        variable = getattr(runtime, "_current_context", None)
+        if isinstance(variable, ContextVar):
+            get_current = cast("ContextVar[Context]", variable).get
         _get_current = cast("Callable[[], Context]", get_current)
     return _get_current() or None
 

@@ -39,17 +39,17 @@ class Capacity:
     """
 
     __slots__ = (
-        "_denominator",
         "_ended",
         "_first",
         "_last",
         "_lock",
         "_moving",
-        "_numerator",
         "_reading",
         "currency",
+        "denominator",
         "line",
         "number",
+        "numerator",
     )
 
     def __init__(self, line: PriceLine) -> None:
@@ -65,8 +65,9 @@ class Capacity:
         numerator = price * _MONEY
         denominator = per * HOUR * 10**9 * UNITS_PER_NS
         common = gcd(numerator, denominator)
-        self._numerator: int = numerator // common
-        self._denominator: int = denominator // common
+        # Public for the recorder, which writes `units` out.
+        self.numerator: int = numerator // common
+        self.denominator: int = denominator // common
         self._last = _BEFORE_ALL_TIME
         self._reading = 0
         self._first = 0
@@ -139,11 +140,11 @@ class Capacity:
 
     def units(self, share: int) -> int:
         """What a share costs, in 10**-15 of the currency, rounded down."""
-        return share * self._numerator // self._denominator
+        return share * self.numerator // self.denominator
 
     def amount(self, share: int) -> str:
         """What a share costs, rounded down at the 15th decimal: `0.000000003955555`."""
-        units = share * self._numerator // self._denominator
+        units = share * self.numerator // self.denominator
         if units < _MONEY:  # almost every call; the general way takes twice as long
             return "0." + str(units).rjust(EXACT_PLACES, "0")
         whole, rest = divmod(units, _MONEY)
