@@ -70,7 +70,7 @@ class MySQLConnectorInstrumentor(DBAPIInstrumentor):
 
     def system_of(self, connection: Any) -> str:
         """MariaDB says so in its version, which came with the server's greeting."""
-        return "mariadb" if "MariaDB" in str(connection.get_server_info()) else "mysql"
+        return "mariadb" if "MariaDB" in str(connection.server_info) else "mysql"
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Before its rows are read, a cursor still shows the count of its statement before."""
