@@ -7,11 +7,13 @@ what is missing.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 
 def main() -> None:
     """Run the command line; without the ``cli`` extra, say how to get it and exit with 2."""
     try:
+        import_module("rich")  # some command needs it: better said now than in the middle
         from costinsights.cli.app import cli
         from costinsights.guard import suppressed
     except ModuleNotFoundError as error:
