@@ -29,10 +29,16 @@ MEMORY = ":memory:"
 RANDOM = r"(unnamed_relation|df|__duckdb_source)_[0-9a-f]{12,16}(_\d+)?"
 
 
+# The default connection as an object, which the program need not keep between two calls.
+_kept: list[Any] = [None]
+
+
 def _connection(keywords: dict[str, Any]) -> Any:
     """The module's functions work on the connection they are given, or on the default one."""
     given = keywords.get("connection")
-    return sys.modules["duckdb"].connect(":default:") if given is None else given
+    if given is None:
+        given = _kept[0] = sys.modules["duckdb"].connect(":default:")
+    return given
 
 
 FRAMES = (

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _OURS = __file__.removesuffix("voices.py")
 _PASSED_OVER = " (passed over by warnings, like importlib._bootstrap)"
 _CALL = compile("__costinsights__()", "", "eval")
+_COPIES = sys.version_info[:2] < (3, 13)
+_OF_FUNCTION = 1  # CO_OPTIMIZED: its variables are not in a dictionary of their own
+_UNSHARED = 3  # references: the frame's, ours, and that of the one who counts
 
 
 def pass_over(wrapper: Callable[..., Any]) -> None:
@@ -61,5 +64,16 @@ def _call_from(frame: FrameType, function: Callable[[], Any]) -> Any:
         co_name=frame.f_code.co_name,
         co_firstlineno=frame.f_lineno,
     )
-    names = {**frame.f_locals, "__costinsights__": function}
+    names = _names(frame)
+    names["__costinsights__"] = function
     return eval(code, frame.f_globals, names)  # noqa: S307  our own code, one call
+
+
+def _names(frame: FrameType) -> dict[str, Any]:
+    known = frame.f_locals
+    names = dict(known)
+    # Before Python 3.13 a function's frame keeps the copy that it was asked for here, and with it
+    # what the program soon drops. Unless somebody else looks at that copy, it is emptied again.
+    if _COPIES and frame.f_code.co_flags & _OF_FUNCTION and sys.getrefcount(known) <= _UNSHARED:
+        known.clear()
+    return names
