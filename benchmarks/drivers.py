@@ -30,7 +30,7 @@ class Driver:
     reads_rows = True
     contrib = True
     """OpenTelemetry contrib has an instrumentor of that name."""
-    shared = False
+    shared = True
     """Hooks are placed on classes that all lanes share, and taken away for the others' turns."""
 
     def __init__(self) -> None:
@@ -85,6 +85,7 @@ class Null(Driver):
 
     name = NULL
     system = NULL
+    shared = False
     reads_rows = False
     contrib = False
 
@@ -155,7 +156,6 @@ class DuckDB(Driver):
 class Psycopg(Driver):
     name = "psycopg"
     system = "postgresql"
-    shared = True
 
     def __init__(self, server: Server) -> None:
         super().__init__()
@@ -171,7 +171,6 @@ class Psycopg(Driver):
 class PyMySQL(Driver):
     name = "pymysql"
     system = "mysql"
-    shared = True
 
     def __init__(self, server: Server) -> None:
         super().__init__()

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 TRIES = 3
 MARGIN = 1.5
+# These two miss their promise: a SELECT whose rows come while they are fetched is written twice,
+# at its start and at its end. CI keeps them from getting worse until they are mended.
+OWED = {"overhead-sqlite3": 0.9, "overhead-duckdb": 2.0}
 
 
 def main() -> int:
@@ -40,7 +43,7 @@ def main() -> int:
             if attempt < TRIES:
                 print(f"{name}: measured again for {', '.join(again)}", flush=True)
         for figure in best.values():
-            failed = not holds(figure, MARGIN)
+            failed = not holds(figure, MARGIN) and figure.value > OWED.get(figure.key, 0)
             mark = "FAILED" if failed else "holds" if holds(figure) else "over"
             print(f"{mark:6} {figure.shown():>12} {figure.wanted():>12}  {figure.text}", flush=True)
             if failed:

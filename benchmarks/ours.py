@@ -10,6 +10,7 @@ import costinsights
 from costinsights import runtime
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
 from costinsights.patching import here, owner_of
+from costinsights.unlocked import unlocked
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -48,7 +49,6 @@ class Recording:
         self.instrumentor = instrumentor
         self.ledger = ledger
         self._hooked = {place: here(*place) for place in before}
-        # Types in C are hooked by way of subclasses: with them nothing of the driver's changes.
         self._before = {
             place: (own, value)
             for place, (own, value) in before.items()
@@ -58,15 +58,17 @@ class Recording:
     def off(self) -> None:
         """Put the driver's own callables back."""
         for (owner, name), (own, value) in self._before.items():
-            if own:
-                setattr(owner, name, value)
-            else:
-                delattr(owner, name)
+            with unlocked(owner):
+                if own:
+                    setattr(owner, name, value)
+                else:
+                    delattr(owner, name)
 
     def on(self) -> None:
         """Put the hooks in place again."""
         for owner, name in self._before:
-            setattr(owner, name, self._hooked[owner, name])
+            with unlocked(owner):
+                setattr(owner, name, self._hooked[owner, name])
 
     @property
     def writer(self) -> Writer:

@@ -126,6 +126,8 @@ class HeaderLine(msgspec.Struct, frozen=True, tag_field="k", tag="h"):
 
 
 class StatementLine(msgspec.Struct, frozen=True, tag_field="k", tag="s"):
+    """A statement's shape, once a segment."""
+
     i: int
     fingerprint: str
     operation: str
@@ -134,6 +136,8 @@ class StatementLine(msgspec.Struct, frozen=True, tag_field="k", tag="s"):
 
 
 class ResourceLine(msgspec.Struct, frozen=True, tag_field="k", tag="r", omit_defaults=True):
+    """Where calls go, and by which instrumentor."""
+
     i: int
     system: str
     instrumentor: str
@@ -144,11 +148,15 @@ class ResourceLine(msgspec.Struct, frozen=True, tag_field="k", tag="r", omit_def
 
 
 class AttributionLine(msgspec.Struct, frozen=True, tag_field="k", tag="a"):
+    """Who calls are for."""
+
     i: int
     labels: dict[str, str]
 
 
 class PriceLineRef(msgspec.Struct, frozen=True, tag_field="k", tag="p"):
+    """The price line that amounts were made with."""
+
     i: int
     key: str
     unit_price: str

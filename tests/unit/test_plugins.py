@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
@@ -41,7 +42,7 @@ def test_agrees_with_the_standard_library() -> None:
 
 def test_a_strangers_plugin_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     found = find(INSTRUMENTORS)
     assert found["stranger"] == PlugIn("stranger", "stranger.plugin:Instrumentor")
     assert found["other"] == PlugIn("other", "stranger.plugin : Other")
@@ -52,7 +53,7 @@ def test_the_first_on_the_path_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for number in (1, 2):
         text = f"[costinsights_instrumentor]\npsycopg = mine{number}:Mine\n"
         stranger(tmp_path / str(number), text)
-        monkeypatch.syspath_prepend(str(tmp_path / str(number)))
+        monkeypatch.setattr(sys, "path", [str(tmp_path / str(number)), *sys.path])
     assert find(INSTRUMENTORS)["psycopg"].value == "mine2:Mine"
 
 
@@ -60,8 +61,8 @@ def test_a_broken_neighbour_is_passed_over(tmp_path: Path, monkeypatch: pytest.M
     info = tmp_path / "broken-1.dist-info"
     info.mkdir()
     (info / "entry_points.txt").write_bytes(b"[costinsights_instrumentor]\nx = \xff\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path / "missing"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), *sys.path])
     assert "psycopg" in find(INSTRUMENTORS)
 
 
@@ -72,5 +73,5 @@ def test_a_zip_file_is_asked_through_the_standard_library(
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("stranger-1.0.dist-info/METADATA", "Name: stranger\nVersion: 1.0\n")
         file.writestr("stranger-1.0.dist-info/entry_points.txt", ENTRY_POINTS)
-    monkeypatch.syspath_prepend(str(archive))
+    monkeypatch.setattr(sys, "path", [str(archive), *sys.path])
     assert "stranger" in find(INSTRUMENTORS)
