@@ -144,11 +144,8 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
 
     def text(self, query: Any, cursor: Any) -> str | None:
         """A relation's own text names relations that were not given a name at random."""
-        known = self._queries.get(query) if type(query).__name__ == "DuckDBPyRelation" else None
-        if known is not None:
-            return known
-        if hasattr(query, "sql_query"):
-            return sub(RANDOM, r"\1", query.sql_query())
+        if type(query).__name__ == "DuckDBPyRelation":
+            return self._queries.get(query) or sub(RANDOM, r"\1", query.sql_query())
         return super().text(getattr(query, "query", query), cursor)
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
