@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import costinsights
 from costinsights import guard
+from costinsights.unlocked import unlocked
+from costinsights_instrumentors.sqlite3 import SQLite3Instrumentor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 # 2,000 rounds of 50 calls are the 10**5 cases that CI runs.
@@ -138,23 +140,56 @@ def outcome(connection: sqlite3.Connection, how: str, statement: Any, parameters
     )
 
 
+class Hooks:
+    """sqlite3's own callables and ours, which stand in the same places: one set at a time."""
+
+    def __init__(self) -> None:
+        self._places = [(sqlite3.Connection, "__init__"), (sqlite3.Connection, "backup")] + [
+            (sqlite3.Cursor, hook.target.rpartition(".")[2])
+            for hook in SQLite3Instrumentor.hooks
+            if hook.target.startswith("sqlite3:Cursor.")
+        ]
+        self._bare = self._standing()
+        self._ours: list[Any] = []
+
+    def _standing(self) -> list[Any]:
+        return [vars(owner)[name] for owner, name in self._places]
+
+    def hooked(self) -> None:
+        """Note what stands there now that costinsights is switched on."""
+        self._ours = self._standing()
+        assert all(ours is not bare for ours, bare in zip(self._ours, self._bare, strict=True))
+
+    def put(self, *, ours: bool) -> None:
+        """Put one of the two sets in place."""
+        for (owner, name), value in zip(
+            self._places, self._ours if ours else self._bare, strict=True
+        ):
+            with unlocked(owner):
+                setattr(owner, name, value)
+
+
 @pytest.fixture
-def pair(tmp_path: Path) -> Iterator[Callable[[], tuple[sqlite3.Connection, sqlite3.Connection]]]:
-    """Give fresh pairs of a bare and an instrumented connection."""
-    bare_connect = sqlite3.connect
+def hooks(tmp_path: Path) -> Iterator[Hooks]:
+    """Switch costinsights on, with a way to have the bare driver back for a moment."""
+    found = Hooks()
     costinsights.instrument("sqlite3", ledger=tmp_path / "ledger")
-
-    def connect() -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        return bare_connect(":memory:"), sqlite3.connect(":memory:")
-
-    yield connect
+    found.hooked()
+    yield found
+    found.put(ours=True)
     costinsights.uninstrument()
 
 
-def test_the_same_whatever_comes_in(
-    pair: Callable[[], tuple[sqlite3.Connection, sqlite3.Connection]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def run(plan: list[tuple[str, Any, Any]]) -> list[object]:
+    """Do all of a plan on a fresh database and return what was seen at each step."""
+    connection = sqlite3.connect(":memory:")
+    try:
+        return [outcome(connection, *step) for step in plan]
+    finally:
+        connection.close()
+
+
+def test_the_same_whatever_comes_in(hooks: Hooks, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COSTINSIGHTS_STRICT", raising=False)
     calls = 0
 
@@ -167,19 +202,15 @@ def test_the_same_whatever_comes_in(
     @given(plan=PLAN)
     def compare(plan: list[tuple[str, Any, Any]]) -> None:
         nonlocal calls
-        bare, ours = pair()
-        try:
-            for how, statement, parameters in plan:
-                calls += 1
-                assert outcome(ours, how, statement, parameters) == outcome(
-                    bare, how, statement, parameters
-                )
-        finally:
-            bare.close()
-            ours.close()
+        calls += len(plan)
+        hooks.put(ours=False)
+        bare = run(plan)
+        hooks.put(ours=True)
+        assert run(plan) == bare
 
     compare()
     assert calls >= 100_000
+    assert costinsights.current().calls >= 50_000, "the hooks were not in place"
 
 
 SABOTAGED = [
