@@ -68,16 +68,19 @@ class Driver:
         cursor.execute(TABLE)
         cursor.execute(f"INSERT INTO bench_orders VALUES {ROWS}")
 
-    def call(self, connection: Any) -> Callable[[], object]:
-        """Return what runs the query once and, where there are rows, reads them."""
+    def call(self, connection: Any, *, read: bool) -> Callable[[], object]:
+        """Return what runs the query once and, with `read`, fetches its row."""
         cursor = connection.cursor()
         query = self.query
+
+        def run() -> None:
+            cursor.execute(query, (7,))
 
         def run_and_read() -> None:
             cursor.execute(query, (7,))
             cursor.fetchall()
 
-        return run_and_read
+        return run_and_read if read else run
 
 
 class Null(Driver):
@@ -105,15 +108,6 @@ class Null(Driver):
 
     def prepare(self) -> None:
         pass
-
-    def call(self, connection: Any) -> Callable[[], object]:
-        cursor = connection.cursor()
-        query = self.query
-
-        def run() -> None:
-            cursor.execute(query, (7,))
-
-        return run
 
 
 class SQLite(Driver):
@@ -147,10 +141,11 @@ class DuckDB(Driver):
 
     def __init__(self) -> None:
         super().__init__()
-        self._home = self.module.connect(":memory:bench")
+        # One thread, because only the calling thread's CPU is measured.
+        self._home = self.module.connect(":memory:bench", config={"threads": 1})
 
     def connect(self) -> Any:
-        return self.module.connect(":memory:bench")
+        return self.module.connect(":memory:bench", config={"threads": 1})
 
 
 class Psycopg(Driver):

@@ -1,13 +1,14 @@
-"""`python -m benchmarks.gate`: what CI holds. Ratios only, never a time.
+"""`python -m benchmarks.gate`: what CI holds. Ratios, bytes and counts only, never a time.
 
-A figure that misses its target is measured again, at most twice: another program on the machine
-can make a ratio worse for a moment, but nothing makes it better than it is. What is still over its
-target is said; it fails only when it is over by more than `MARGIN`, which is what a busy machine of
-two cores was seen to add.
+A figure that misses is measured again, at most twice, and the best of the three counts: another
+program on the machine can make a ratio worse for a moment, but nothing makes it better than it is.
+It fails when its best is over the target by more than `MARGIN`. The promises in `OWED` are missed
+today, and it is said each time; CI keeps those from getting worse.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,44 +19,72 @@ if TYPE_CHECKING:
 
 TRIES = 3
 MARGIN = 1.5
-# These two miss their promise: a SELECT whose rows come while they are fetched is written twice,
-# at its start and at its end. CI keeps them from getting worse until they are mended.
-OWED = {"overhead-sqlite3": 0.9, "overhead-duckdb": 2.0}
+
+# What is held where the promise is missed today.
+OWED = {
+    "overhead-sqlite3": 0.45,
+    "overhead-sqlite3-read": 0.9,
+    "overhead-duckdb": 1.5,
+    "overhead-duckdb-read": 2.0,
+    "overhead-psycopg": 0.4,
+    "overhead-psycopg-read": 0.4,
+    "overhead-pymysql": 0.45,
+    "overhead-pymysql-read": 0.45,
+}
 
 
 def main() -> int:
-    """Measure everything quickly; 1 and a line for each promise that is not kept."""
+    """Measure everything quickly; 1 and one line when a promise is not kept."""
     missed: list[str] = []
-    for name, run in suite.BENCHMARKS.items():
-        best: dict[str, Figure] = {}
-        for attempt in range(1, TRIES + 1):
-            outcome = run(True)
-            if outcome.skipped:
-                print(f"{name}: left out, {outcome.skipped}", flush=True)
-                break
-            for figure in outcome.figures:
-                known = best.get(figure.key)
-                if known is None or figure.value < known.value:
-                    best[figure.key] = figure
-            again = [figure.key for figure in best.values() if not holds(figure)]
-            if not again:
-                break
-            if attempt < TRIES:
-                print(f"{name}: measured again for {', '.join(again)}", flush=True)
-        for figure in best.values():
-            failed = not holds(figure, MARGIN) and figure.value > OWED.get(figure.key, 0)
-            mark = "FAILED" if failed else "holds" if holds(figure) else "over"
-            print(f"{mark:6} {figure.shown():>12} {figure.wanted():>12}  {figure.text}", flush=True)
-            if failed:
-                missed.append(figure.key)
+    with suite.servers():
+        for name in suite.BENCHMARKS:
+            for figure in best_of(name, missed):
+                mark = verdict(figure)
+                print(
+                    f"{mark:6} {figure.shown():>12} {figure.wanted():>12}  {figure.text}",
+                    flush=True,
+                )
+                if mark == "FAILED":
+                    missed.append(figure.key)
     if missed:
-        print(f"promised ratios that do not hold here: {', '.join(missed)}", file=sys.stderr)
+        print(f"promises that do not hold here: {', '.join(missed)}", file=sys.stderr)
     return 1 if missed else 0
 
 
-def holds(figure: Figure, margin: float = 1.0) -> bool:
-    """Whether the promise is kept, give or take `margin`."""
-    return figure.target is None or figure.value <= figure.target * margin
+def best_of(name: str, missed: list[str]) -> list[Figure]:
+    """Run a benchmark until all its figures are held, three times at most; the best of each."""
+    best: dict[str, Figure] = {}
+    for attempt in range(1, TRIES + 1):
+        outcome = suite.run(name, quick=True)
+        if outcome.skipped:
+            print(f"left out: {name}, {outcome.skipped}", flush=True)
+            if os.environ.get("CI"):
+                missed.append(name)
+            break
+        for figure in outcome.figures:
+            known = best.get(figure.key)
+            if known is None or figure.value < known.value:
+                best[figure.key] = figure
+        again = [figure.key for figure in best.values() if not is_held(figure)]
+        if not again:
+            break
+        if attempt < TRIES:
+            print(f"measured again: {', '.join(again)}", flush=True)
+    return list(best.values())
+
+
+def verdict(figure: Figure) -> str:
+    """Whether the promise is kept, nearly so, or missed by no more than was known."""
+    if figure.target is None or figure.value <= figure.target:
+        return "holds"
+    if figure.value <= figure.target * MARGIN:
+        return "nearly"
+    return "owed" if figure.value <= OWED.get(figure.key, 0) else "FAILED"
+
+
+def is_held(figure: Figure) -> bool:
+    """Whether CI lets it pass."""
+    return verdict(figure) != "FAILED"
 
 
 if __name__ == "__main__":

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence  # noqa: TC003  msgspec looks for it
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Figure(msgspec.Struct):
@@ -50,7 +47,7 @@ class Outcome(msgspec.Struct):
 
 
 def _number(value: float, unit: str) -> str:
-    digits = 0 if abs(value) >= 100 else 1 if unit else 2
+    digits = 2 if not unit else 0 if abs(value) >= 100 or value == int(value) else 1
     return f"{value:.{digits}f}{' ' if unit else ''}{unit}"
 
 

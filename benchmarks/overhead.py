@@ -3,13 +3,18 @@
 Ours is the full path: attribution from a scope, redaction with a warm cache, an amount from a
 capacity's price, and the entry in the ledger's file before the call returns. Theirs is a span in
 memory; the export comes on top, and is measured in `benchmarks.export`.
+
+A call is an ``execute``; where there are rows it is measured once more with the ``fetchall`` that
+reads them, because sqlite3 and DuckDB make rows while they are fetched: the charge is then written
+twice, at its start and at its end, and nobody else watches the second half.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from statistics import median
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
 from benchmarks.drivers import Driver, driver
@@ -33,43 +38,50 @@ def measure(name: str, *, quick: bool = False) -> Outcome:
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory(prefix="bench-"))
         found = stack.enter_context(driver(name, folder))
-        lanes = _lanes(stack, found, quick=quick)
-        rounds = interleave(lanes, rounds=QUICK_ROUNDS if quick else ROUNDS, calls=CALLS)
-    return _outcome(found, rounds)
+        outcome = Outcome()
+        for read in (False, True) if found.reads_rows else (False,):
+            with ExitStack() as once:
+                lanes = _lanes(once, found, quick=quick, read=read)
+                rounds = interleave(lanes, rounds=QUICK_ROUNDS if quick else ROUNDS, calls=CALLS)
+            figure, table = _result(found, rounds, read=read)
+            outcome.figures.append(figure)
+            outcome.tables.append(table)
+    return outcome
 
 
-def _lanes(stack: ExitStack, found: Driver, *, quick: bool) -> list[Lane]:
+def _lanes(stack: ExitStack, found: Driver, *, quick: bool, read: bool) -> list[Lane]:
     telemetry = peers.OpenTelemetry()
     stack.callback(telemetry.provider.shutdown)
     flush = telemetry.flush
-    plain = found.call(found.connect())
+
+    def call(connection: Any) -> Callable[[], object]:
+        return found.call(connection, read=read)
 
     def contrib(*, commenter: bool = False) -> Callable[[], object]:
-        return found.call(found.by_contrib(telemetry.provider, commenter=commenter))
+        return call(found.by_contrib(telemetry.provider, commenter=commenter))
 
     lanes = [
-        Lane(BARE, plain),
-        Lane(BARE_AGAIN, found.call(found.connect())),
+        Lane(BARE, call(found.connect())),
+        Lane(BARE_AGAIN, call(found.connect())),
         Lane(peers.CONTRIB, contrib(), leave=flush),
     ]
     if not found.contrib or not quick:
-        raw = telemetry.span(found.call(found.connect()), attributes=True)
+        raw = telemetry.span(call(found.connect()), attributes=True)
         lanes.append(Lane(peers.RAW_ATTRIBUTES, raw, leave=flush))
     if not quick:
-        raw = telemetry.span(found.call(found.connect()), attributes=False)
-        cursor = found.connect()
+        raw = telemetry.span(call(found.connect()), attributes=False)
         lanes += [
-            Lane(peers.WRAPT, peers.wrapped(found.call(cursor))),
+            Lane(peers.WRAPT, peers.wrapped(call(found.connect()))),
             Lane(peers.RAW, raw, leave=flush),
             Lane(peers.COMMENTER, contrib(commenter=True), leave=flush),
         ]
         stack.enter_context(peers.ddtrace())
-        lanes.append(Lane(peers.DDTRACE, found.call(found.by_ddtrace())))
+        lanes.append(Lane(peers.DDTRACE, call(found.by_ddtrace())))
     ours = stack.enter_context(recording(found.name, found.system))
-    call = found.call(found.ours())
+    watched = call(found.ours())
     on, off = (ours.on, ours.off) if found.shared else (_nothing, _nothing)
     off()
-    lanes.append(Lane(OURS, call, on, off))
+    lanes.append(Lane(OURS, watched, on, off))
     if not quick:
         around = peers.Surrounding(telemetry)
 
@@ -81,7 +93,7 @@ def _lanes(stack: ExitStack, found: Driver, *, quick: bool) -> list[Lane]:
             around.leave()
             off()
 
-        lanes.append(Lane(OURS_IN_SPAN, call, enter, leave))
+        lanes.append(Lane(OURS_IN_SPAN, watched, enter, leave))
     stack.callback(_check, ours)
     stack.callback(on)
     return lanes
@@ -98,12 +110,13 @@ def _check(ours: Recording) -> None:
     assert writer.made == writer.written, (writer.made, writer.written, writer.dropped)
 
 
-def _outcome(found: Driver, rounds: Rounds) -> Outcome:
+def _result(found: Driver, rounds: Rounds, *, read: bool) -> tuple[Figure, Table]:
+    work = "execute and fetchall" if read else "execute"
     target = TARGETS.get(found.name, TARGET)
     peer = peers.CONTRIB if found.contrib or found.name == NULL else peers.RAW_ATTRIBUTES
     ratio = rounds.ratio(OURS, peer)
     table = Table(
-        f"{found.name}: added caller CPU a call",
+        f"{found.name}, {work}: added caller CPU a call",
         ("lane", "added µs", "quartiles", f"÷ {peer}"),
         [
             (
@@ -114,20 +127,14 @@ def _outcome(found: Driver, rounds: Rounds) -> Outcome:
             )
             for name in rounds.names
         ],
-        f"{found.version()}; bare call {_middle(rounds.base()):.2f} µs; "
+        f"{found.version()}; bare call {median(rounds.base()):.2f} µs; "
         f"noise (A/A) ±{rounds.noise():.2f} µs",
     )
     figure = Figure(
-        f"overhead-{found.name}",
-        f"caller CPU on {found.name}, full path with durable write, ÷ {peer}"
+        f"overhead-{found.name}{'-read' if read else ''}",
+        f"caller CPU of {work} on {found.name}, full path with durable write, ÷ {peer}"
         + (" without exporter work" if peer == peers.CONTRIB else ""),
         ratio,
         target,
     )
-    return Outcome([figure], [table])
-
-
-def _middle(values: list[float]) -> float:
-    from statistics import median
-
-    return median(values)
+    return figure, table

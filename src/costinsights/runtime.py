@@ -82,7 +82,6 @@ class Runtime:
         return writer
 
     def _header(self) -> bytes:
-        import socket
         from time import time_ns
 
         import msgspec
@@ -95,7 +94,8 @@ class Runtime:
             1,
             self.process,
             self.config.service,
-            socket.gethostname(),
+            # Not `socket`: a child forked while a thread imports it here would wait for ever.
+            os.uname().nodename,
             os.getpid(),
             time_ns(),
             __version__,

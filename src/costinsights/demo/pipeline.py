@@ -147,10 +147,10 @@ def main() -> None:
     with duckdb.connect() as connection:
         for job, team, work in JOBS:
             started = time.perf_counter()
-            with costinsights.attribute(job=job, team=team) as cost:
+            with costinsights.attribute(job=job, team=team) as scope:
                 work(connection)
             took = time.perf_counter() - started
-            print(f"  {job:<12}{cost.calls:>6,} calls  {took:>5.1f} s", flush=True)
+            print(f"  {job:<12}{scope.cost().calls:>6,} calls  {took:>5.1f} s", flush=True)
 
 
 if __name__ == "__main__":
