@@ -526,10 +526,15 @@ def test_a_time_limit_that_is_raised_in_the_middle_of_ours(tmp_path: Path) -> No
     made, written, pending, lost = reported["accounts"]
     assert pending == 0
     assert made == written + lost
-    entries = sum(
-        len(SegmentReader(path).read(ended=True)) for path in segments(str(tmp_path / "ledger"))
-    )
-    assert written <= entries <= made
+    entries = [
+        (charge.charge_id, charge.revision)
+        for path in segments(str(tmp_path / "ledger"))
+        for charge in SegmentReader(path).read(ended=True)
+    ]
+    # One that was struck between its write and its count may be written again: it is the same
+    # charge and revision, and counts once wherever charges are read.
+    assert written <= len(entries)
+    assert len(set(entries)) <= made
 
 
 def test_a_finaliser_that_queries_while_rubbish_is_collected(tmp_path: Path) -> None:
