@@ -65,6 +65,10 @@ def check_command(line: str) -> None:
             assert word.partition("=")[0] in known | {"--help"}, f"no such option: {line}"
 
 
+# A page shows what it is about and leaves its connection to the end of the program, of which
+# sqlite3 warns from Python 3.13 on.
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page: Path, folder: Path) -> None:
     names: dict[str, object] = {"__name__": "page"}
