@@ -7,9 +7,11 @@ among those that exist, with their options. docs/prices.md is executed in full b
 
 from __future__ import annotations
 
+import gc
 import re
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,10 +69,16 @@ def check_command(line: str) -> None:
 
 # A page shows what it is about and leaves its connection to the end of the program, of which
 # sqlite3 warns from Python 3.13 on.
-@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_runs(page: Path, folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        run_blocks(page, folder)
+        gc.collect()
+
+
+def run_blocks(page: Path, folder: Path) -> None:
+    """Run the blocks of a page one after the other."""
     names: dict[str, object] = {"__name__": "page"}
     for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
         if language == "python":
