@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 INSTRUMENTORS = "costinsights_instrumentor"
 EXPORTERS = "costinsights_exporter"
+HISTORIES = "costinsights_history"
 
 
 class PlugIn(NamedTuple):

@@ -1,0 +1,1 @@
+"""Settlement: a system's own history, and later figures for the charges that are in the ledger."""

@@ -1,0 +1,329 @@
+"""What a history reader is: it asks one system what its queries used, and what its hours cost.
+
+A reader is a plug-in in the entry-point group ``costinsights_history``, under the system's key::
+
+    "aws.redshift" = "costinsights.settlement.aws_redshift:RedshiftHistory"
+
+and one flat file. It knows its system's tables and nothing of ledgers, prices or shares: it says
+what *happened* (`Figure`) and what was *paid for by the hour* (`Stretch`). `costinsights.settle`
+matches figures with charges, prices them, splits the hours, and writes what is new.
+
+A whole reader::
+
+    class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+        host: str
+        user: str
+        password: str = ""          # in the file: "${ACME_PASSWORD}"
+
+    class AcmeHistory(History):
+        system = "acme"
+        latency = timedelta(minutes=45)
+        retention = timedelta(days=7)
+        grants = "GRANT SELECT ON sys.queries TO settlement"
+        Options = Options
+        options: Options
+
+        def open(self):
+            import acme                             # the driver: here, and never above
+            self.connection = acme.connect(self.options.host, …)
+
+        def close(self):
+            self.connection.close()
+
+        def plan(self, since, until):
+            return Plan((f"sys.queries from {since:%F %R} to {until:%F %R}",))
+
+        def read(self, since, until):
+            for row in self._ask("SELECT … /* " + MARK + " */", since, until):
+                yield Figure(vendor_id=row.id, started_at=utc(row.begun), …)
+
+Whatever a reader sends carries `MARK`, so that the next settlement knows its own queries. Every
+request to the system is counted with `spend`, and its costs are a charge like any other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import msgspec
+
+from costinsights.records import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from decimal import Decimal
+
+MARK = "costinsights_settlement"
+"""Stands in every query of ours: as a comment, a tag or a label, whichever the system keeps. Safe
+in all of them: letters and an underscore."""
+
+Meters = Mapping[str, int | float | str]
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """One query or job, as the system's own history has it.
+
+    Give what the history knows and leave out what it does not: an unknown figure is None, never 0.
+    """
+
+    started_at: datetime
+    """When the system began to work on it, with a time zone (see `utc`)."""
+    ended_at: datetime | None
+    """When it was done; None while it still runs: its charge is then left as it is."""
+    vendor_id: str | None = None
+    """The system's own id: by it the charge is found, and the charge of a query that ran outside
+    of any instrumented program gets its name. None where the history has totals of many calls
+    only; such a figure takes its share of an hour and becomes no charge with ``--all``."""
+    tag: str | None = None
+    """What it was marked with in the system's own channel, as it stands there."""
+    user: str | None = None
+    """Who ran it: held against the rules of the configuration, and never kept."""
+    program: str | None = None
+    """What its client called itself: the service of a charge that nobody here recorded."""
+    text: str | None = None
+    """The statement, comments and all. It is redacted before anything of it is kept."""
+    labels: Mapping[str, str] = {}
+    """Further attribution that the system keeps itself: ``{"job": …}`` of Databricks' own jobs."""
+    operation: str | None = None
+    """``SELECT``, ``COPY`` …, where the text does not tell."""
+    meters: Meters = {}
+    """All that it used, in the price book's names (``costinsights prices meters SYSTEM``)."""
+    billed: tuple[str, ...] = ()
+    """Those of `meters` by which the system bills this very query: they are priced by the book, and
+    the charge is then ``metered``. Empty where it only takes its share of capacity; ``0`` in such a
+    meter is a query that was free (a cache hit)."""
+    rows: int | None = None
+    """Rows returned or changed."""
+    error: str | None = None
+    """The kind of error (a code or a name, never a message); None for a query that went well."""
+    resource: Resource = Resource()
+    """Where it ran: host, database, service, region. Only used for ``--all`` and for prices."""
+    dimensions: Mapping[str, str] = {}
+    """What else sets the price, in the price book's words: ``{"edition": "enterprise"}``."""
+    group: str | None = None
+    """The capacity that it ran on (warehouse, cluster, reservation), None for none of them."""
+    weight: int | Decimal = 0
+    """Its work on that capacity, over all of its time: task or CPU time, slot-ms, run time; the
+    same unit within a group. An hour is split by it, in proportion to the part of the query's time
+    that lies in the hour. 0 is right for what did no work there, such as a cache hit."""
+
+
+class Stretch(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of capacity that was paid for: an hour of a warehouse, a minute of RPUs.
+
+    Its price is exact to 10⁻¹⁵, and its shares, idle included, sum to it exactly. Stretches of one
+    group may overlap (a second cluster for ten minutes): each is split on its own.
+    """
+
+    group: str
+    started_at: datetime
+    ended_at: datetime
+    quantity: int | Decimal = 0
+    """How much was billed for it, in `meter`."""
+    meter: str | None = None
+    """A meter of the price book. None: the user says the price of an hour, in the ``[[capacity]]``
+    that fits `resource` (a Trino cluster of one's own has no price list)."""
+    amount: Decimal | None = None
+    """The price in `currency`, where the system itself states it (Databricks' ``list_prices``);
+    `quantity`, `unit_price`, `unit` and `source` then say how it came about."""
+    currency: str | None = None
+    unit_price: Decimal | None = None
+    unit: str = ""
+    source: str = ""
+    idle: int | Decimal | None = None
+    """The part of `quantity` in which nothing ran, where the system says so itself. Otherwise it
+    is the part of the time without any query (of `uptime`, where that is known)."""
+    uptime: timedelta | None = None
+    """How long it was switched on and paid for within the stretch; None: all of it."""
+    final: bool = True
+    """False while the system may still charge more for it: it is then left for a later run."""
+    resource: Resource = Resource()
+    dimensions: Mapping[str, str] = {}
+
+
+class Plan(NamedTuple):
+    """What a run is about to do, said before it does anything."""
+
+    reads: tuple[str, ...]
+    """A line for each thing that will be read, with its bounds in time."""
+    meters: Meters = {}  # noqa: RUF012  nobody changes a default of a tuple's
+    """What that costs at most, in the price book's meters; priced and said beforehand."""
+    wakes: str | None = None
+    """What is paused and would be started by asking it, with what that costs. Nothing is asked of
+    it without ``--wake``. To find out must not wake it: ask the management API, not the database."""
+
+
+class HistoryError(Exception):
+    """The history cannot be read now; the text says why and what to do, without any secret.
+
+    `grant` is the statement or policy that is missing, exactly as it has to be run.
+    """
+
+    def __init__(self, message: str, *, grant: str = "") -> None:
+        super().__init__(message)
+        self.grant = grant
+
+
+class History:
+    """Reads the history of one system. Subclass it; see the module's docstring."""
+
+    system: ClassVar[str]
+    """The system's key, as it stands in charges. Charges whose resource has it as its `service`
+    count as well: ``aws.rds`` settles those of ``postgresql`` that ran there."""
+    latency: ClassVar[timedelta] = timedelta(0)
+    """How long the system takes until its history is whole. What is younger is left for later."""
+    retention: ClassVar[timedelta | None] = None
+    """How long it keeps its history; None for as good as ever."""
+    skew: ClassVar[timedelta] = timedelta(seconds=5)
+    """How far its clock and a program's may be apart when a call is found by its time."""
+    grants: ClassVar[str] = ""
+    """The least that its account needs, as it has to be run."""
+    meters: ClassVar[tuple[str, ...]] = ()
+    """The meters that figures carry, for the table of the README."""
+    verified: ClassVar[str] = ""
+    """What it was tested on: ``real engine: Trino 368``, ``emulator: …``."""
+    dependencies: ClassVar[str] = ""
+    """The extra that brings its driver, ``costinsights[trino]``; named when that is missing."""
+    Options: ClassVar[type[msgspec.Struct] | None] = None
+    """The options that it takes, a frozen struct; None for a reader without any."""
+
+    options: Any = None
+    """An `Options`, from ``[settle."<system>"]`` of the configuration."""
+
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
+        """Take the options as the configuration has them. Nothing is opened yet.
+
+        Raises:
+            HistoryError: an option is missing, unknown or of the wrong kind, or a variable of the
+                environment that one refers to is not set.
+        """
+        given = {name: self._expanded(name, value) for name, value in (options or {}).items()}
+        if self.Options is None:
+            if given:
+                raise HistoryError(f'[settle."{self.system}"] takes no options: {", ".join(given)}')
+        else:
+            try:
+                self.options = msgspec.convert(given, self.Options)
+            except msgspec.ValidationError as error:
+                # msgspec names fields and types, never values.
+                raise HistoryError(f'[settle."{self.system}"]: {error}') from None
+        self.requests = 0
+        """Requests that were made to the system."""
+        self.spent: dict[str, int | Decimal] = {}
+        """What they used, in the price book's meters."""
+        self.incomplete: list[str] = []
+        """Why some of the history is not there; each is said in the report."""
+        self.place: tuple[Resource, Mapping[str, str]] = (Resource(), {})
+        """Where its own requests run, for their price: resource (with region) and dimensions."""
+
+    # -- what a reader overrides ----------------------------------------------------------------
+
+    def open(self) -> None:
+        """Connect. Called after `plan` was said, and before `read`.
+
+        Raises:
+            HistoryError: with `grant` where a permission is missing.
+        """
+
+    def close(self) -> None:
+        """Let go of the connection. Called in any case, also when `open` was not or failed."""
+
+    def plan(self, since: datetime, until: datetime) -> Plan:
+        """Say what reading from `since` to `until` will scan, cost and wake; changes nothing."""
+        raise NotImplementedError
+
+    def read(self, since: datetime, until: datetime) -> Iterator[Figure]:
+        """Yield every query whose time overlaps [`since`, `until`), in any order.
+
+        Also those that still run, those without a tag and those of other programs: what ran beside
+        a query decides about its share. An error in the middle loses nothing: what was read is
+        settled where it is whole, and the next run goes on.
+
+        Raises:
+            HistoryError: with `grant` where a permission is missing.
+        """
+        raise NotImplementedError
+
+    def capacity(self, since: datetime, until: datetime) -> Iterator[Stretch]:
+        """Yield every stretch that overlaps [`since`, `until`). By default there is none.
+
+        `since` and `until` are whole hours.
+        """
+        return iter(())
+
+    # -- what a reader uses ---------------------------------------------------------------------
+
+    def spend(self, requests: int = 1, **meters: int | Decimal) -> None:
+        """Count requests to the system, and what they used: ``spend(data_scanned_bytes=…)``."""
+        self.requests += requests
+        for name, quantity in meters.items():
+            self.spent[name] = self.spent.get(name, 0) + quantity
+
+    def missing(self, why: str) -> None:
+        """Say that some of the history is not there (late, cut off, expired): `why`, once."""
+        if why not in self.incomplete:
+            self.incomplete.append(why)
+
+    def denied(self, what: str) -> HistoryError:
+        """Return the error to raise where a permission is missing to read `what`."""
+        return HistoryError(f"{self.system}: no permission to read {what}", grant=self.grants)
+
+    def _expanded(self, name: str, value: object) -> object:
+        if isinstance(value, str):
+            return _VARIABLE.sub(lambda found: self._variable(name, found[1]), value)
+        if isinstance(value, Mapping):
+            table = cast("Mapping[str, object]", value)
+            return {key: self._expanded(f"{name}.{key}", item) for key, item in table.items()}
+        if isinstance(value, (list, tuple)):
+            return [self._expanded(name, item) for item in cast("list[object]", value)]
+        return value
+
+    def _variable(self, name: str, variable: str) -> str:
+        found = os.environ.get(variable)
+        if found is None:
+            raise HistoryError(
+                f'[settle."{self.system}"]: {name} refers to ${{{variable}}}, which is not set '
+                "in the environment"
+            )
+        return found
+
+
+_VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def utc(value: datetime | str | float) -> datetime:
+    """Return a moment in UTC, of whatever a driver gives for one.
+
+    That is a `datetime` (without a zone it is taken for UTC), ISO 8601 text, or seconds since the
+    epoch.
+
+    Raises:
+        ValueError: the text is no moment.
+    """
+    if isinstance(value, (int, float)):
+        return _EPOCH + timedelta(seconds=value)
+    if isinstance(value, str):
+        text = value.strip().replace(" ", "T", 1)
+        value = datetime.fromisoformat(_ISO.sub(_python_310, text))
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value.astimezone(timezone.utc)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+# Python 3.10 reads three or six decimals and +00:00 only.
+_ISO = re.compile(r"(?:\.(\d{1,9}))?\s*(Z|UTC|[+-]\d\d(?::?\d\d)?)?$", re.IGNORECASE)
+
+
+def _python_310(found: re.Match[str]) -> str:
+    decimals, zone = found[1], (found[2] or "").upper()
+    if zone in ("Z", "UTC"):
+        zone = "+00:00"
+    elif zone:
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        zone = f"{zone[0]}{digits[:2]}:{digits[2:]}"
+    return f".{decimals[:6].ljust(6, '0')}{zone}" if decimals else zone
