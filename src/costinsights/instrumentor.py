@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from costinsights.recorder import Recorder
-    from costinsights.records import Resource
+    from costinsights.records import Basis, Resource
 
 # MySQL's drivers say 2**64 - 1 for "not known yet".
 UNKNOWN_ROWS = 1 << 63
@@ -74,6 +74,16 @@ class DBAPIInstrumentor:
     """Whether its C types are hooked in place, where this Python lets us."""
     package: ClassVar[str | None] = None
     """What to ask pip for, where that is not the plug-in's extra."""
+    meters: ClassVar[tuple[str, ...]] = ()
+    """What `usage` or `final` can report beside rows; what of it the price book knows is priced."""
+    basis: ClassVar[Basis] = "estimated"
+    """How an amount made of `meters` is known: "metered" where the system itself counts them."""
+    statement_tags: ClassVar[bool] = False
+    """Whether `with_tag` gives single statements a tag, for ``tagging="native"``."""
+    channel: ClassVar[str] = ""
+    """The system's own tag channel, in words for the support table."""
+    verified: ClassVar[str] = ""
+    """What it was run on, for the support table: "PostgreSQL 18, real engine", "emulator: …"."""
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
@@ -87,6 +97,8 @@ class DBAPIInstrumentor:
         kind = type(self)
         self.counts_rows = kind.usage is DBAPIInstrumentor.usage
         """Whether `usage` is the default, which the recorder then need not call."""
+        self.follows = kind.final is not DBAPIInstrumentor.final
+        """Whether there are figures that are final only when a result is."""
         if kind.connection_of is DBAPIInstrumentor.connection_of and self.connection:
             self.connection_of = attrgetter(self.connection)  # type: ignore[method-assign,assignment]
 
@@ -265,10 +277,42 @@ class DBAPIInstrumentor:
             namespace=_text(namespace) or None,
         )
 
+    def region(self, connection: Any) -> str | None:
+        """Return the region that the connection leads to, as the price book names it."""
+        return None
+
+    def dimensions(self, connection: Any) -> Mapping[str, str]:
+        """Return what else sets the price there, in the price book's words."""
+        return {}
+
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what the finished call used, or None. By default the cursor's ``rowcount``."""
         rows = rowcount(cursor)
         return None if rows is None else Usage(rows)
+
+    def source(self, cursor: Any, result: Any) -> object | None:
+        """Return what `final` will be asked of: it must not keep the cursor alive.
+
+        Asked of a lazy call that left rows to fetch, and of a call that failed.
+        """
+        return None
+
+    def final(self, source: Any) -> Usage | None:
+        """Return the figures that hold once a result is exhausted, closed or dropped.
+
+        Rows may be None: those that were counted while they were fetched then stand.
+        """
+        return None
+
+    def with_tag(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return a call's arguments with `words` in the system's own channel for a statement.
+
+        `words` are ``asset`` and ``job``, in characters that are safe everywhere. The program's own
+        tags stay. None leaves the call as it is.
+        """
+        return None
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """Tell whether a lazy call left rows to fetch. By default: the cursor is described."""

@@ -95,6 +95,7 @@ class Probe:
         "connection_of",
         "counts_rows",
         "deferred",
+        "follows",
         "hook",
         "instrumentor",
         "lazy",
@@ -115,6 +116,7 @@ class Probe:
         # The recorder reads these at each call, and a slot is the quickest to read.
         self.connection_of = instrumentor.connection_of
         self.counts_rows = instrumentor.counts_rows
+        self.follows = instrumentor.follows
         self.statement, self.batch = hook.statement, hook.batch
         self.operation, self.lazy, self.prefix = hook.operation, hook.lazy, hook.prefix
         self.rows, self.deferred = hook.rows, hook.deferred

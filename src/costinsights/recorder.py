@@ -7,6 +7,7 @@ dictionary look-ups, one encoding and one ``write``.
 
 from __future__ import annotations
 
+from copy import copy
 from itertools import count
 from sys import modules
 from time import perf_counter_ns, time_ns
@@ -28,10 +29,11 @@ from costinsights.attribution import (
     tell,
     untold,
 )
-from costinsights.guard import swallow
+from costinsights.guard import say, swallow
 from costinsights.instrumentor import UNKNOWN_ROWS, rowcount, rows_of, size_of
 from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
+from costinsights.pricing.line import Price
 from costinsights.records import (
     MAX_INTEGER,
     AttributionLine,
@@ -47,12 +49,13 @@ from costinsights.statement import Statement, parse
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from costinsights.instrumentor import Usage
+    from costinsights.instrumentor import DBAPIInstrumentor, Usage
     from costinsights.ledger.writer import Writer
     from costinsights.patching import Fetch, Probe
     from costinsights.pricing import Capacity, PriceBook
+    from costinsights.pricing.pricer import Pricer
     from costinsights.rules import Rule
     from costinsights.tagging import Tagger
 
@@ -99,7 +102,16 @@ class References:
 class Target(Definition):
     """Where a connection leads, and what that costs."""
 
-    __slots__ = ("capacity", "currency", "price", "resource", "system", "texts")
+    __slots__ = (
+        "capacity",
+        "currency",
+        "price",
+        "priced",
+        "pricer",
+        "resource",
+        "system",
+        "texts",
+    )
 
     def __init__(
         self,
@@ -110,6 +122,7 @@ class Target(Definition):
         capacity: Capacity | None,
         price: Definition | None,
         texts: Mapping[str, tuple[Statement, Definition]],
+        pricer: Pricer | None,
     ) -> None:
         super().__init__(number, line)
         self.system = system
@@ -119,6 +132,16 @@ class Target(Definition):
         self.price = price
         # The statements that are known of this kind of system, by their text.
         self.texts = texts
+        # What prices a call by what it used, where nothing is paid for by the hour, and the same
+        # target with each price that has come of it.
+        self.pricer = pricer
+        self.priced: dict[Price, Target] = {}
+
+    def at(self, price: Price, line: Definition) -> Target:
+        """Return this target with the price that a call's usage had."""
+        found = copy(self)
+        found.price, found.currency = line, price.currency
+        return found
 
 
 class Recorder:
@@ -156,7 +179,7 @@ class Recorder:
         # How many modules were loaded when none of them was an orchestrator.
         self._without_orchestrator = -1
         self._attributions: dict[tuple[tuple[str, str], ...], Definition] = {}
-        self._prices: dict[int, Definition] = {}
+        self._prices: dict[Price, Definition] = {}
         self._references: dict[tuple[Target, Definition, Definition | None], References] = {}
 
     def forked(self, writer: Writer) -> None:
@@ -241,6 +264,9 @@ class Recorder:
             self._batch(span, _argument(span, probe.batch))
         if error is not None:
             span.note("e", describe_error(error))
+            if probe.follows:
+                self._follow(span, cursor, None)
+                self._finish(span)
         elif probe.deferred and self.owed.add(span, cursor, probe.instrumentor.owed(cursor)):
             pass  # the answers will be counted when they come
         elif probe.rows is not None:
@@ -251,9 +277,11 @@ class Recorder:
             if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
                 span.rows = rows  # `rowcount`, written out
         else:
-            self._use(span, probe.instrumentor.usage(cursor, result))
+            self._use(span, self._asked(span, probe.instrumentor.usage, cursor, result))
         opens = probe.lazy or probe.prepares
         if opens and error is None and probe.instrumentor.has_rows(cursor, result):
+            if probe.follows:
+                self._follow(span, cursor, result)
             self._open(span, cursor)
         elif span.key:
             self._close(span)
@@ -289,13 +317,46 @@ class Recorder:
             kind = span.probe.hook.operation or span.statement.operation
             span.note("o", f"BATCH {kind}".rstrip())
 
+    def _asked(
+        self, span: CostSpan, question: Callable[..., Usage | None], *about: object
+    ) -> Usage | None:
+        """Ask a plug-in what a call used; one that fails at that loses the figures, not the call."""
+        try:
+            return question(*about)
+        except Exception as error:  # noqa: BLE001  the call is charged for all the same
+            swallow(f"the usage of {span.probe.hook.target}", error)
+            return None
+
+    def _follow(self, span: CostSpan, cursor: object, result: object) -> None:
+        """Keep what has the figures that are final only with the result's last row."""
+        try:
+            span.source = span.probe.instrumentor.source(cursor, result)
+        except Exception as error:  # noqa: BLE001  the call is charged for all the same
+            swallow(f"the usage of {span.probe.hook.target}", error)
+
+    def _finish(self, span: CostSpan) -> None:
+        """Read the final figures, once."""
+        source, span.source = span.source, None
+        if source is not None:
+            usage = self._asked(span, span.probe.instrumentor.final, source)
+            if usage is not None:
+                span.changed = True
+                self._use(span, usage)
+
     def _use(self, span: CostSpan, usage: Usage | None) -> None:
         if usage is None:
             return
-        span.rows = usage.rows
+        if usage.rows is not None:
+            span.rows = usage.rows
         if usage.meters:
             known: dict[str, int | float | str] = (span.extra or {}).get("u", {})
-            span.note("u", {**usage.meters, **known})
+            span.note("u", {**known, **usage.meters})
+            pricer = span.target.pricer
+            if pricer is not None and (priced := pricer(usage.meters)) is not None:
+                span.target = self._priced(span.target, priced.price)
+                span.amount = priced.amount
+                if span.probe.instrumentor.basis != "estimated":
+                    span.note("b", span.probe.instrumentor.basis)
         if usage.vendor_id is not None:
             span.note("i", usage.vendor_id)
 
@@ -358,6 +419,8 @@ class Recorder:
         self.pause(span)
         span.done = span.rare = True
         span.partial = partial
+        if span.source is not None:
+            self._finish(span)
         self._close(span)
         if error is not None:
             span.note("e", describe_error(error))
@@ -538,8 +601,9 @@ class Recorder:
                 system,
                 facts,
                 capacity,
-                self._price(capacity) if capacity is not None else None,
+                self._capacity_price(capacity) if capacity is not None else None,
                 self._texts(instrumentor.system),
+                self._pricer(instrumentor, system, connection) if capacity is None else None,
             )
             if len(self._known_targets) >= MAX_STATEMENTS:
                 self._known_targets.clear()
@@ -551,29 +615,39 @@ class Recorder:
             return target  # a connection that cannot be followed is asked again each time
         return target
 
-    def _price(self, capacity: Capacity) -> Definition:
-        known = self._prices.get(id(capacity))
+    def _pricer(
+        self, instrumentor: DBAPIInstrumentor, system: str, connection: object
+    ) -> Pricer | None:
+        """Return what prices calls there by their usage; None where there is none to price."""
+        if not instrumentor.meters:
+            return None
+        from costinsights.pricing.pricer import Pricer
+
+        region = instrumentor.region(connection)
+        return Pricer(self.book, system, region, instrumentor.dimensions(connection), say)
+
+    def _priced(self, target: Target, price: Price) -> Target:
+        found = target.priced.get(price)
+        if found is None:
+            if len(target.priced) >= MAX_STATEMENTS:
+                target.priced.clear()
+            found = target.priced[price] = target.at(price, self._price(price))
+        return found
+
+    def _capacity_price(self, capacity: Capacity) -> Definition:
+        line = capacity.line
+        return self._price(
+            Price(line.key, line.price_text, line.unit, line.currency, line.source, str(line.as_of))
+        )
+
+    def _price(self, price: Price) -> Definition:
+        known = self._prices.get(price)
         if known is None:
             number = next(_numbers)
-            line = capacity.line
-            known = Definition(
-                number,
-                seal(
-                    _encode(
-                        PriceLineRef(
-                            number,
-                            line.key,
-                            line.price_text,
-                            line.unit,
-                            line.currency,
-                            line.source,
-                            str(line.as_of),
-                            self.book.version,
-                        )
-                    )
-                ),
-            )
-            self._prices[id(capacity)] = known
+            line = PriceLineRef(number, *price, book=self.book.version)
+            if len(self._prices) >= MAX_STATEMENTS:
+                self._prices.clear()
+            known = self._prices[price] = Definition(number, seal(_encode(line)))
         return known
 
     def _attribute(
@@ -625,9 +699,11 @@ class Recorder:
         if refers is None:
             refers = self._refer(target, attribution, definition)
         share, capacity = span.share, target.capacity
-        amount: int | None = None
+        amount: int | None
         if capacity is not None:
             amount = share * capacity.numerator // capacity.denominator  # `units`, written out
+        else:
+            amount = span.amount
         entry = EntryLine(
             span.number,
             span.started_at,

@@ -20,6 +20,7 @@ class CostSpan:
     """
 
     __slots__ = (
+        "amount",
         "args",
         "attribution",
         "awaits",
@@ -46,6 +47,7 @@ class CostSpan:
         "running",
         "scope",
         "share",
+        "source",
         "started",
         "started_at",
         "statement",
@@ -86,6 +88,7 @@ class CostSpan:
         self.number = 0  # until it is described
         self.entered = 0  # the capacity clock when the driver last got the word
         self.rows: int | None = None
+        self.amount: int | None = None  # 10⁻¹⁵ units, where it is the price of what was used
         self.counted: int | None = None  # 10⁻¹⁵ units told to the scopes; None before any entry
         self.done = False
         self.partial = False
@@ -95,6 +98,7 @@ class CostSpan:
         self.revision = 0
         self.cursor: ref[Any] | None = None
         self.key = 0  # of the cursor, while it has rows to bring
+        self.source: object = None  # of the figures that are final with the last row
         self.extra: dict[str, Any] | None = None  # under records.EntryLine's names: u, o, e, i
 
     def note(self, name: str, value: object) -> None:

@@ -2,7 +2,9 @@
 
 ``off``, the default: the server sees what the program sends, byte for byte. ``native``: a connection
 made from now on names the job in the system's own channel (PostgreSQL's ``application_name``,
-MySQL's ``program_name``), behind the program's own name; no text changes and nothing more is sent.
+MySQL's ``program_name``), behind the program's own name, or a statement carries asset and job
+beside its text where the system has a channel for that (Databricks' query tags, Snowflake's
+``QUERY_TAG``, BigQuery's labels); no text changes and nothing more is sent.
 ``comment``: a statement carries a comment that is constant for one asset and job.
 
 Nothing in a tag varies from call to call: prepared statements, bulk inserts and result caches go by
@@ -124,6 +126,11 @@ class NativeTagger:
     def __call__(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Name a new connection; any other call is left alone."""
         instrumentor = probe.instrumentor
+        if instrumentor.statement_tags and probe.recorder is not None:
+            words = self._words(probe.recorder.labels)
+            tagged = instrumentor.with_tag(args, kwargs, words) if words else None
+            if tagged is not None:
+                return tagged
         keyword = instrumentor.application
         if probe.hook.kind != "connect" or keyword is None or probe.recorder is None:
             return args, kwargs
@@ -136,9 +143,19 @@ class NativeTagger:
         name = native_tag(existing, NATIVE_LIMIT, tag or MARK)
         return (args, kwargs) if name is None else (args, {**kwargs, keyword: name})
 
+    def _words(self, labels: Mapping[str, str]) -> dict[str, str]:
+        """Say who a statement is for; the same for all of one asset and job."""
+        found = {key: _label(key, labels) for key in ("asset", "job")}
+        words = {key: _safe(value) for key, value in found.items() if value}
+        return words or ({"service": _safe(self._service)} if self._service else {})
+
     def tag(self, span: CostSpan, labels: Mapping[str, str]) -> str | None:
-        """Return the tag of the connection, as the connection itself has it."""
+        """Return the tag of the statement, or that of its connection, as the server has it."""
         instrumentor = span.probe.instrumentor
+        if instrumentor.statement_tags and span.args:
+            words = self._words(labels)
+            if words and instrumentor.with_tag(span.args, span.kwargs or {}, words) is not None:
+                return tag_of(words)
         if instrumentor.application is None or not span.args:
             return None
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -106,6 +106,17 @@ class Part(msgspec.Struct, frozen=True):
     units: Decimal
     """The same in the line's unit, or what falls into the line's tier."""
     amount: Decimal
+
+
+class Price(NamedTuple):
+    """What an amount was made with. One of several lines joins their texts with " + "."""
+
+    key: str
+    unit_price: str
+    unit: str
+    currency: str
+    source: str
+    as_of: str
 
 
 class Quote(msgspec.Struct, frozen=True):
