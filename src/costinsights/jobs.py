@@ -1,0 +1,448 @@
+"""Jobs: one call starts the work, the vendor does it, and other calls tell how it ended.
+
+The start writes a *pending* charge at once: the vendor's own id of the run, who it is for, what the
+request says, `partial`, and no amount. When the program itself asks how the run is getting on, we
+read the answer that passes by, which is no request of ours, and complete the same charge with the
+figures that are final. A program that never asks, or that ends first, leaves the pending charge in
+the ledger, and `costinsights settle` finds the run by its id.
+
+An instrumentor of such a client says in a table what its operations mean::
+
+    class AcmeInstrumentor(JobInstrumentor):
+        name = "acme"
+        system = "acme.jobs"
+        driver = "acme"
+        supports = ("1.0", "2")
+        hooks = (Hook("acme.client:Client.request", leaf=True),)
+        meters = ("worker_seconds",)
+
+        def operation(self, hook, args, kwargs):
+            found = OPERATIONS.get(args[1])                       # by what is asked for
+            return None if found is None else Asked(found, args[0], args[2])
+
+
+    OPERATIONS = {
+        "run": Operation("acme.jobs", start=Start(where, runs)),  # `runs` reads the ids
+        "status": Operation("acme.jobs", states=states),          # `states` reads how it is
+    }
+"""
+
+from __future__ import annotations
+
+from _thread import RLock
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from weakref import WeakKeyDictionary
+
+from costinsights.guard import busy
+from costinsights.instrumentor import DBAPIInstrumentor, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from costinsights.patching import Hook, Probe
+    from costinsights.recorder import Recorder
+    from costinsights.records import Resource
+    from costinsights.span import CostSpan
+    from costinsights.tagging import Tagger
+
+    Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+MOST_RUNS = 8192
+"""How many runs are remembered, open ones and ended ones. The charge of one that is forgotten stays
+pending, until settlement."""
+MOST_PLACES = 1024
+
+__all__ = ["Asked", "JobInstrumentor", "Operation", "Place", "Run", "Start", "State", "place"]
+
+
+class Place:
+    """Where runs go and by what they are priced; `place` makes them, one object for each place."""
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "dimensions",
+        "namespace",
+        "port",
+        "region",
+        "service",
+        "system",
+    )
+
+    def __init__(
+        self,
+        system: str,
+        address: str | None,
+        port: int | None,
+        namespace: str | None,
+        region: str | None,
+        service: str | None,
+        dimensions: tuple[tuple[str, str], ...],
+    ) -> None:
+        self.system = system
+        self.address = address
+        self.port = port
+        self.namespace = namespace
+        self.region = region
+        self.service = service
+        self.dimensions = dict(dimensions)
+
+
+_places: dict[tuple[Any, ...], Place] = {}
+
+
+def place(
+    system: str,
+    *,
+    address: str | None = None,
+    port: int | None = None,
+    namespace: str | None = None,
+    region: str | None = None,
+    service: str | None = None,
+    dimensions: tuple[tuple[str, str], ...] = (),
+) -> Place:
+    """Return the place: `namespace` is what shares a price there (a workgroup, a warehouse)."""
+    key = (system, address, port, namespace, region, service, dimensions)
+    found = _places.get(key)
+    if found is None:
+        if len(_places) >= MOST_PLACES:
+            _places.clear()
+        found = _places[key] = Place(*key)
+    return found
+
+
+class Run(NamedTuple):
+    """One run that a call has started."""
+
+    id: str | None
+    """The vendor's id; None where it gives none: the charge is then complete at once."""
+    text: str | None = None
+    """The statement, where one call starts several; otherwise `Start.text` says."""
+    operation: str | None = None
+    """What is done, where no statement says it: ``LOAD``, ``JOB``."""
+    meters: Mapping[str, int | float | str] | None = None
+    """What the request says about its size."""
+    within: str = ""
+    """What the id is unique in, where that is not the system: a cluster, a project."""
+
+
+class State(NamedTuple):
+    """How a run is, as an answer tells it that the program has asked for."""
+
+    id: str
+    done: bool
+    """Whether it has ended, well or not; what is still under way is not written."""
+    usage: Usage | None = None
+    """Its final figures; None where this answer has none: the charge is left to settlement."""
+    error: str | None = None
+    """The vendor's word for an end that is not a good one, such as ``FAILED``; no message."""
+    elapsed: int | None = None
+    """Nanoseconds from its start to its end by the vendor's clock; None: until it was seen."""
+    within: str = ""
+
+
+class Start(NamedTuple):
+    """How to read a call that starts runs. `request` is what `Asked` has."""
+
+    place: Callable[[Any, Any], Place]
+    """From the client and the request: where the runs go."""
+    runs: Callable[[Any, Any], Iterable[Run]]
+    """From the request and the answer: what was started."""
+    text: Callable[[Any], str | None] = lambda request: None
+    """From the request: the statement."""
+    rewrite: Callable[[tuple[Any, ...], dict[str, Any], str], Arguments] | None = None
+    """Returns a call's arguments with another statement in it, for ``tagging="comment"``."""
+
+
+class Operation(NamedTuple):
+    """What a call means: it starts runs, its answer tells of runs, or both."""
+
+    system: str
+    start: Start | None = None
+    states: Callable[[Any, Any], Iterable[State]] | None = None
+    """From the request and the answer: how the runs are. Of a start as well, where it may wait."""
+
+
+class Asked(NamedTuple):
+    """A call that is about a job: what it means, by which client, with what request."""
+
+    operation: Operation
+    client: Any
+    request: Any
+
+
+class JobInstrumentor(DBAPIInstrumentor):
+    """Wraps a client library whose calls start jobs and ask after them."""
+
+    connection = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watcher: Watch | None = None
+
+    def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
+        """Return what a call means; None, quickly, where it has to do with no job."""
+        raise NotImplementedError
+
+    def with_labels(
+        self, asked: Asked, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
+    ) -> Arguments | None:
+        """Return the arguments of a start with `words` in the vendor's own channel.
+
+        Asked where `statement_tags` is set. The program's own tags stay, and so do its objects:
+        what changes is a copy. None leaves the call as it is.
+        """
+        return None
+
+    # -- what the base makes of it --------------------------------------------------------------
+
+    def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
+        """Hook the client; its calls are looked through before they reach the recorder."""
+
+        def watched() -> Recorder:
+            # A hook's wrapper asks its recorder for `begin`, `end` and `tagger` only.
+            return cast("Recorder", self._watching_over(recorder()))
+
+        super().instrument(watched, explicit=explicit)
+
+    def _watching_over(self, recorder: Recorder) -> Watch:
+        if self._watcher is None or self._watcher.recorder is not recorder:
+            self._watcher = Watch(self, recorder)
+        return self._watcher
+
+    def uninstrument(self) -> None:
+        """Put everything back, and forget the runs that are open: they stay pending."""
+        super().uninstrument()
+        self._watcher = None
+
+    def resource(self, connection: Place) -> Resource:
+        """Return where the run goes."""
+        from costinsights.records import Resource
+
+        return Resource(
+            address=connection.address,
+            port=connection.port,
+            namespace=connection.namespace,
+            service=connection.service,
+        )
+
+    def system_of(self, connection: Place) -> str:
+        """One client may speak to several systems."""
+        return connection.system
+
+    def region(self, connection: Place) -> str | None:
+        """Return the region as the place has it."""
+        return connection.region
+
+    def dimensions(self, connection: Place) -> Mapping[str, str]:
+        """Return what else sets the price."""
+        return connection.dimensions
+
+    def final(self, source: Usage) -> Usage | None:
+        """Return the figures that came with the answer that the run has ended."""
+        return source
+
+    def with_tag(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
+    ) -> Arguments | None:
+        """Tag a start; asked again of the span's own arguments, for the record."""
+        asked, args, kwargs = args[_GIVEN]
+        return self.with_labels(asked, args, kwargs, words)
+
+
+# A call reaches the recorder as the statement of a place: (place, text, what was really called).
+_GIVEN = 2
+
+
+class Watch:
+    """Stands before the recorder, and makes starts and ends of runs out of a client's calls."""
+
+    def __init__(self, instrumentor: JobInstrumentor, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.labels = recorder.labels
+        self.runs = runs_of(recorder)
+        self.tagger = None if recorder.tagger is None else Tags(instrumentor, recorder.tagger)
+        self._instrumentor = instrumentor
+
+    def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """Look at a call before it is made; None where it is about no job of ours."""
+        instrumentor = self._instrumentor
+        asked = instrumentor.operation(probe.hook, args, kwargs)
+        if asked is None or busy.get() not in (None, instrumentor.name):
+            return None  # the latter: what another instrumentor's call does is that call's
+        recorder = self.recorder
+        if self.runs.writer is not recorder.writer:  # a forked child; its parent's runs stay there
+            self.runs = runs_of(recorder)
+        start = asked.operation.start
+        if start is None:
+            return Call(self, probe, asked, None) if self.runs.open else None
+        where = start.place(asked.client, asked.request)
+        given = (where, start.text(asked.request), (asked, args, kwargs))
+        span = recorder.begin(probe, given, {})
+        return None if span is None else Call(self, probe, asked, span)
+
+    def end(self, call: Call, answer: Any, error: BaseException | None) -> None:
+        """Look at what came of it."""
+        span, (operation, _, request) = call.span, call.asked
+        if error is not None:
+            if span is not None:  # nothing was started, or nobody was told what
+                self.recorder.end(span, None, error)
+            return
+        states = [] if operation.states is None else list(operation.states(request, answer))
+        ended = {(state.within, state.id): state for state in states if _tells(state)}
+        if operation.start is not None and span is not None:
+            self._starts(call, operation.start.runs(request, answer), ended)
+        for (within, id_), state in ended.items():
+            opened = self.runs.take((operation.system, within, id_))
+            if opened is not None:
+                self._finish(opened, state)
+
+    def _starts(
+        self, call: Call, runs: Iterable[Run], ended: Mapping[tuple[str, str], State]
+    ) -> None:
+        """Write a charge for each run that the call has started."""
+        spare = call.span
+        for run in runs:
+            if spare is None:  # a further run of the same call
+                where, _, really = call.given
+                spare = self.recorder.begin(call.probe, (where, run.text, really), {})
+            if spare is None:
+                return
+            state = ended.get((run.within, run.id or ""))
+            if self._start(call.asked.operation.system, spare, run, state):
+                spare = None
+        if spare is not None:  # no run came of it, or one that was started before
+            self.recorder.pause(spare)
+
+    def _start(self, system: str, span: CostSpan, run: Run, ended: State | None) -> bool:
+        """Write the charge of a run; False where the vendor answered with a run we know."""
+        key = (system, run.within, run.id)
+        if run.id is not None and not self.runs.add(key, None if ended is not None else span):
+            return False
+        if span.args is not None and run.text is not None:
+            span.args = (span.args[0], run.text, span.args[_GIVEN])
+        if run.id is not None:
+            span.note("i", run.id)
+        if run.operation is not None:
+            span.note("o", run.operation)
+        if run.meters:
+            span.note("u", dict(run.meters))
+        if ended is not None:
+            self._finish(span, ended)
+            return True
+        span.partial = span.rare = run.id is not None
+        self.recorder.end(span, None, None)
+        if span.partial and span.target.capacity is not None:
+            self.recorder.resume(span)  # it takes its share of the capacity until it has ended
+        return True
+
+    def _finish(self, span: CostSpan, state: State) -> None:
+        recorder, spent = self.recorder, span.duration
+        if span.counted is None:
+            recorder.pause(span)
+        else:
+            recorder.resume(span)
+            recorder.pause(span)
+            span.duration = spent  # what the client took; how long the run did is in the times
+        if state.elapsed is not None:
+            span.ended = max(span.started + state.elapsed, span.started + span.duration)
+        if state.error is not None:
+            span.note("e", (state.error, None))
+        span.source = state.usage
+        span.changed = True
+        # Without figures it is still to be settled, whatever is known of its end.
+        recorder.complete(span, None, partial=state.usage is None)
+
+
+def _tells(state: State) -> bool:
+    """Tell whether there is anything to write of a run."""
+    return state.done and (state.usage is not None or state.error is not None)
+
+
+class Call:
+    """One call under way that is about a job."""
+
+    __slots__ = ("asked", "given", "probe", "recorder", "span")
+
+    def __init__(self, watch: Watch, probe: Probe, asked: Asked, span: CostSpan | None) -> None:
+        # A hook's wrapper hands the end of a call to `recorder` of what `begin` has given.
+        self.recorder = watch
+        self.probe = probe
+        self.asked = asked
+        self.span = span
+        self.given: tuple[Any, ...] = (span and span.args) or ()
+
+
+class Runs:
+    """The runs of this process, by system and id: open ones with their span, ended ones without.
+
+    Shared by all instrumentors of a recorder: whichever sees the end completes the charge. Those
+    that ended are remembered because an idempotent start answers with them again.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.writer = recorder.writer
+        self.open = 0
+        self._pause = recorder.pause
+        self._known: OrderedDict[tuple[str, str, str | None], CostSpan | None] = OrderedDict()
+        self._lock = RLock()
+
+    def add(self, key: tuple[str, str, str | None], span: CostSpan | None) -> bool:
+        """Remember a run; False where it is known."""
+        with self._lock:
+            if key in self._known:
+                return False
+            self._known[key] = span
+            self.open += span is not None
+            forgotten = None
+            if len(self._known) > MOST_RUNS:
+                _, forgotten = self._known.popitem(last=False)
+                self.open -= forgotten is not None
+        if forgotten is not None:
+            self._pause(forgotten)
+        return True
+
+    def take(self, key: tuple[str, str, str | None]) -> CostSpan | None:
+        """Return the span of an open run, once: from now on it has ended."""
+        with self._lock:
+            span = self._known.get(key)
+            if span is not None:
+                self._known[key] = None
+                self.open -= 1
+            return span
+
+
+_runs: WeakKeyDictionary[Recorder, Runs] = WeakKeyDictionary()
+
+
+def runs_of(recorder: Recorder) -> Runs:
+    """Return the runs that a recorder has begun in this process."""
+    found = _runs.get(recorder)
+    if found is None or found.writer is not recorder.writer:
+        found = _runs[recorder] = Runs(recorder)
+    return found
+
+
+class Tags:
+    """Hands a start to the tagger as the statement that it is; all other calls pass."""
+
+    def __init__(self, instrumentor: JobInstrumentor, tagger: Tagger) -> None:
+        self.native = tagger.native
+        self._instrumentor = instrumentor
+        self._tagger = tagger
+
+    def __call__(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Return the arguments that the client is to get."""
+        asked = self._instrumentor.operation(probe.hook, args, kwargs)
+        start = None if asked is None else asked.operation.start
+        if asked is None or start is None or busy.get() not in (None, probe.name):
+            return args, kwargs
+        text = start.text(asked.request)
+        given: tuple[Any, ...] = (None, text, (asked, args, kwargs))
+        changed, named = self._tagger(probe, given, {})
+        if changed is given:
+            return args, kwargs
+        if self.native:
+            return changed, named
+        return (args, kwargs) if start.rewrite is None else start.rewrite(args, kwargs, changed[1])
