@@ -304,6 +304,10 @@ class DBAPIInstrumentor:
         """
         return None
 
+    def takes_tag(self, hook: Hook) -> bool:
+        """Tell whether calls of `hook` have such a channel. By default all have, or none."""
+        return self.statement_tags
+
     def with_tag(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:

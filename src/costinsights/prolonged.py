@@ -233,6 +233,32 @@ def _fetching(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     return fetching
 
 
+def _iteration(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
+    """Wrap a generator function that yields the rows which an earlier call left to fetch."""
+
+    def iterate(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        inner: Generator[Any, Any, Any] = function(*args, **kwargs)
+        while True:
+            span = probe.opened(args)
+            if span is None or _is_off(probe):
+                return (yield from inner)
+            token = busy.set(probe.name)
+            probe.resume(span)
+            try:
+                row = next(inner)
+            except BaseException as error:
+                free(token)
+                probe.fetched(span, args, kwargs, None, error)
+                if isinstance(error, StopIteration):
+                    return error.value
+                raise
+            free(token)
+            probe.fetched(span, args, kwargs, row)
+            yield row
+
+    return iterate
+
+
 def _arrival(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
     """Wrap a method that the driver calls with each answer it gets, ``(self, token, answer)``."""
 
@@ -275,6 +301,7 @@ _KINDS: dict[str, Wrapper] = {
 }
 _FETCHES: dict[str, Wrapper] = {
     "page": _fetching,
+    "next": _iteration,
     "arrival": _arrival,
     "waiting": _waiting,
 }

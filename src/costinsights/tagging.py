@@ -126,7 +126,7 @@ class NativeTagger:
     def __call__(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Name a new connection; any other call is left alone."""
         instrumentor = probe.instrumentor
-        if instrumentor.statement_tags and probe.recorder is not None:
+        if instrumentor.takes_tag(probe.hook) and probe.recorder is not None:
             words = self._words(probe.recorder.labels)
             tagged = instrumentor.with_tag(args, kwargs, words) if words else None
             if tagged is not None:
@@ -152,7 +152,7 @@ class NativeTagger:
     def tag(self, span: CostSpan, labels: Mapping[str, str]) -> str | None:
         """Return the tag of the statement, or that of its connection, as the server has it."""
         instrumentor = span.probe.instrumentor
-        if instrumentor.statement_tags and span.args:
+        if instrumentor.takes_tag(span.probe.hook) and span.args:
             words = self._words(labels)
             if words and instrumentor.with_tag(span.args, span.kwargs or {}, words) is not None:
                 return tag_of(words)
