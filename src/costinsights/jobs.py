@@ -35,12 +35,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
 from costinsights.guard import busy
-from costinsights.instrumentor import DBAPIInstrumentor, Usage
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from costinsights.patching import Hook, Probe
+    from costinsights.patching import Probe
     from costinsights.recorder import Recorder
     from costinsights.records import Resource
     from costinsights.span import CostSpan
@@ -53,7 +53,17 @@ MOST_RUNS = 8192
 pending, until settlement."""
 MOST_PLACES = 1024
 
-__all__ = ["Asked", "JobInstrumentor", "Operation", "Place", "Run", "Start", "State", "place"]
+__all__ = [
+    "Asked",
+    "Hook",
+    "JobInstrumentor",
+    "Operation",
+    "Place",
+    "Run",
+    "Start",
+    "State",
+    "place",
+]
 
 
 class Place:

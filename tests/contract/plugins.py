@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 INSTRUMENTOR_MODULES = sorted(
-    module.name for module in pkgutil.iter_modules(costinsights_instrumentors.__path__)
+    module.name
+    for module in pkgutil.iter_modules(costinsights_instrumentors.__path__)
+    if not module.name.startswith("_")
 )
 EXPORTER_MODULES = sorted(
     module.name

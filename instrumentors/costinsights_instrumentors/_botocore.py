@@ -1,0 +1,28 @@
+"""What the tables of the services behind botocore share: where a client leads to."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from costinsights.jobs import place
+
+if TYPE_CHECKING:
+    from costinsights.jobs import Place
+
+
+@lru_cache(maxsize=256)
+def _host(endpoint: str) -> tuple[str | None, int | None]:
+    parts = urlsplit(endpoint)
+    return parts.hostname, parts.port
+
+
+def where(system: str, client: Any, namespace: str | None) -> Place:
+    """Return where a client of botocore sends its requests, in the region it was made for.
+
+    `namespace` is what shares a price there: a workgroup, a cluster.
+    """
+    meta = client.meta
+    address, port = _host(meta.endpoint_url)
+    return place(system, address=address, port=port, namespace=namespace, region=meta.region_name)

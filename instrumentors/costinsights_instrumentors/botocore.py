@@ -1,0 +1,56 @@
+"""botocore, below boto3 and the AWS command line: queries that run at AWS while the program goes on.
+
+Measured: Amazon Athena (``StartQueryExecution``). The charge is written when the query has been
+started: its execution id, time in the client, workgroup and region. It is completed by the first
+answer of the program's own ``GetQueryExecution`` or ``BatchGetQueryExecution`` that tells of the
+end: bytes scanned, engine, planning, queue and total time, DPUs, whether an earlier result was
+used, failure and cancellation. Nothing is asked of AWS that the program does not ask, requests and
+answers stay as they are, and ``ClientRequestToken`` is never touched: a start that is repeated with
+the same one is the same charge.
+
+- A query that the program never asks about stays pending until ``costinsights settle aws.athena``.
+- DDL and failed queries are free, cancelled ones pay for what they scanned; a result that is used
+  again scans nothing and costs nothing.
+- A workgroup on a capacity reservation is not billed by bytes, and no answer says so: give its
+  price as a ``[[capacity]]`` with ``database`` = the workgroup.
+
+Not seen: rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore, and what
+S3, the Glue catalog and Lambda connectors bill for the query. All other services pass untouched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from costinsights.jobs import Asked, Hook, JobInstrumentor
+from costinsights_instrumentors import _botocore_athena as athena
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from costinsights.jobs import Operation
+
+# By botocore's name of the service; a service has a file of its own.
+SERVICES: Mapping[str, Mapping[str, Operation]] = {"athena": athena.OPERATIONS}
+NAMES = frozenset(name for operations in SERVICES.values() for name in operations)
+
+
+class BotocoreInstrumentor(JobInstrumentor):
+    name = "botocore"
+    system = "aws.athena"
+    driver = "botocore"
+    supports = ("1.29", "2")
+    # The class is there before any client, and each client's class inherits from it. No call of it
+    # calls another one that is about a job.
+    hooks = (Hook("botocore.client:BaseClient._make_api_call", leaf=True),)
+    meters = athena.METERS
+    basis = "metered"
+    verified = "emulator: moto 5"
+
+    def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
+        """Tell by the operation's name, then by the service; nearly all calls end at the first."""
+        if len(args) != 3 or args[1] not in NAMES:
+            return None
+        client, name, request = args
+        found = SERVICES.get(client.meta.service_model.service_name, {}).get(name)
+        return None if found is None else Asked(found, client, request)
