@@ -16,6 +16,7 @@ from costinsights.records import (
     EntryLine,
     HeaderLine,
     PriceLineRef,
+    Resource,
     ResourceLine,
     StatementLine,
 )
@@ -32,6 +33,8 @@ HOUR = 3600 * 10**9
 DAY = 24 * HOUR
 
 UNIT = 10**15
+
+RESOURCE = Resource("db.internal", 5432, "app")
 
 
 class Definition:
@@ -89,12 +92,17 @@ class Program:
         error: tuple[str, str | None] | None = None,
         number: int | None = None,
         charge_id: str | None = None,
+        resource: Resource = RESOURCE,
         **more: Any,
     ) -> str:
         """Write one entry and return the id of its charge."""
         attributed = {"rule": "scope", **labels} if labels else {"rule": "unattributed"}
-        resource = self._define(
-            ("r", system), ResourceLine, system, "psycopg", "db.internal", 5432, "app"
+        where = self._define(
+            ("r", system, resource),
+            ResourceLine,
+            system,
+            "psycopg",
+            *msgspec.structs.astuple(resource),
         )
         attribution = self._define(("a", tuple(attributed.items())), AttributionLine, attributed)
         described = None
@@ -124,7 +132,7 @@ class Program:
             n=next(self._calls) if number is None else number,
             t=at,
             d=duration,
-            r=resource.number,
+            r=where.number,
             a=attribution.number,
             s=described.number if described else 0,
             p=price.number if price else 0,
@@ -136,7 +144,7 @@ class Program:
             c=charge_id,
             **more,
         )
-        self.put(entry, resource, attribution, described, price)
+        self.put(entry, where, attribution, described, price)
         return charge_id or f"{self.process}-{entry.n}"
 
     def put(self, entry: EntryLine, *definitions: Definition | None) -> None:

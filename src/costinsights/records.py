@@ -44,6 +44,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True):
     port: int | None = None
     namespace: str | None = None
     service: str | None = None
+    region: str | None = None
 
 
 class StatementInfo(msgspec.Struct, frozen=True):
@@ -145,6 +146,7 @@ class ResourceLine(msgspec.Struct, frozen=True, tag_field="k", tag="r", omit_def
     port: int | None = None
     namespace: str | None = None
     service: str | None = None
+    region: str | None = None
 
 
 class AttributionLine(msgspec.Struct, frozen=True, tag_field="k", tag="a"):

@@ -107,6 +107,7 @@ SECTIONS: tuple[Section, ...] = (
             "server.port": "resource.port",
             "db.namespace": "resource.namespace",
             "costinsights.resource.service": "resource.service",
+            "costinsights.resource.region": "resource.region",
         },
         attrgetter("system", "resource"),
     ),

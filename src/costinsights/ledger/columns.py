@@ -52,6 +52,7 @@ COLUMNS = (
     Column("port", "INTEGER", "r.port"),
     Column("namespace", "VARCHAR", "r.namespace"),
     Column("resource_service", "VARCHAR", "r.service"),
+    Column("region", "VARCHAR", "r.region"),
     Column("operation", "VARCHAR", "coalesce(nullif(l.o, ''), s.operation, '')"),
     Column("fingerprint", "VARCHAR", "s.fingerprint"),
     Column("summary", "VARCHAR", "s.summary"),
@@ -92,6 +93,10 @@ COLUMNS = (
 )
 
 NAMES = tuple(column.name for column in COLUMNS)
+
+# Columns that came after the first ledgers, oldest first: files of before lack the later ones
+# (`costinsights.ledger.manifest.File.later`).
+LATER = ("region",)
 
 # What a row that takes another one back has with the opposite sign.
 MEASURES = ("calls", "errors", "duration_ns", "capacity_seconds", "rows", "amount")
@@ -171,7 +176,9 @@ def charge_of(row: Sequence[Any]) -> Charge:
         charge_id=of["charge_id"],
         revision=of["revision"],
         system=of["system"],
-        resource=Resource(of["address"], of["port"], of["namespace"], of["resource_service"]),
+        resource=Resource(
+            of["address"], of["port"], of["namespace"], of["resource_service"], of["region"]
+        ),
         operation=of["operation"],
         statement=None
         if of["fingerprint"] is None

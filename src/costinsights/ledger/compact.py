@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from costinsights import positions
 from costinsights.guard import suppressed
 from costinsights.ledger import manifest as manifests
-from costinsights.ledger.columns import listed, quoted
+from costinsights.ledger.columns import LATER, listed, quoted
 from costinsights.ledger.live import Aside, Segment, literal
 from costinsights.ledger.manifest import File, Manifest, sync_folder
 from costinsights.ledger.once import choose
@@ -351,7 +351,7 @@ def _file(
     for parent in (os.path.join(folder, place), os.path.join(folder, kind), folder):
         sync_folder(parent)
     rows = _number(connection, f"SELECT count(*) FROM read_parquet({literal(unglobbed(path))})")
-    return File(path=name, kind=kind, day=day, rows=rows, size=size)
+    return File(path=name, kind=kind, day=day, rows=rows, size=size, later=len(LATER))
 
 
 def _delete(directory: str, manifest: Manifest, paths: Sequence[str]) -> None:

@@ -75,6 +75,7 @@ _DEFINED: dict[str, dict[str, str]] = {
     "statements": dict.fromkeys(("fingerprint", "operation", "summary", "text"), "VARCHAR"),
     "resources": {
         **dict.fromkeys(("system", "instrumentor", "address", "namespace", "service"), "VARCHAR"),
+        "region": "VARCHAR",
         "port": "INTEGER",
     },
     "attributions": dict.fromkeys((*LABELS, "labels"), "VARCHAR"),

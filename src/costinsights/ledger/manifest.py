@@ -39,6 +39,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows: int
     size: int
     of: str | None = None
+    later: int = 0
+    """How many of `costinsights.ledger.columns.LATER` it has, unless it holds totals."""
 
 
 class Manifest(msgspec.Struct, kw_only=True):

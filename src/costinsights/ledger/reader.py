@@ -152,7 +152,7 @@ class SegmentReader:
             info = StatementInfo(line.fingerprint, line.summary, line.text)
             self._statements[line.i] = (info, line.operation)
         elif isinstance(line, ResourceLine):
-            where = Resource(line.address, line.port, line.namespace, line.service)
+            where = Resource(line.address, line.port, line.namespace, line.service, line.region)
             self._resources[line.i] = (line, where)
         elif isinstance(line, AttributionLine):
             self._attributions[line.i] = line.labels

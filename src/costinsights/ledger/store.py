@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from costinsights.guard import suppressed
 from costinsights.ledger import manifest as manifests
-from costinsights.ledger.columns import LABELS, NAMES, charge_of, quoted, selection
+from costinsights.ledger.columns import LABELS, LATER, NAMES, charge_of, quoted, selection
 from costinsights.ledger.live import Aside, Live, Segment, literal, look_at
 from costinsights.ledger.once import choose
 from costinsights.ledger.reader import segments
@@ -311,11 +311,23 @@ def connect(scratch: str) -> DuckDBPyConnection:
 
 def source(directory: str, files: Sequence[File]) -> str | None:
     """Return the SQL source of Parquet files of the ledger at `directory`; None for no files."""
-    if not files:
-        return None
-    folder = manifests.folder(directory)
-    paths = ", ".join(literal(unglobbed(os.path.join(folder, file.path))) for file in files)
-    return f"read_parquet([{paths}], hive_partitioning = false)"
+    kinds: dict[int, list[File]] = {}
+    for file in files:
+        kinds.setdefault(0 if file.kind == "totals" else len(LATER) - file.later, []).append(file)
+    parts: list[str] = []
+    for lacking, same in sorted(kinds.items()):
+        paths = ", ".join(
+            literal(unglobbed(os.path.join(manifests.folder(directory), file.path)))
+            for file in same
+        )
+        part = f"read_parquet([{paths}], hive_partitioning = false)"
+        if lacking:
+            absent = ", ".join(f"CAST(NULL AS VARCHAR) AS {name}" for name in LATER[-lacking:])
+            part = f"(SELECT *, {absent} FROM {part})"
+        parts.append(part)
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return f"({' UNION ALL BY NAME '.join(f'SELECT * FROM {part}' for part in parts)})"
 
 
 def unglobbed(path: str) -> str:

@@ -195,7 +195,8 @@ def _where(system: str, resource: Resource) -> str:
         place += f":{resource.port}"
     if resource.namespace:
         place += f"/{resource.namespace}" if place else resource.namespace
-    return f"{system} at {place}" if place else system
+    where = f"{system} at {place}" if place else system
+    return f"{where} in {resource.region}" if resource.region else where
 
 
 def _when(charge: Charge) -> str:
