@@ -53,6 +53,8 @@ class Config(NamedTuple):
     rules: tuple[Rule, ...] = ()
     capacities: tuple[Mapping[str, object], ...] = ()
     price_books: tuple[str, ...] = ()
+    settlement: Mapping[str, Mapping[str, object]] = {}
+    """Options of history readers, by system."""
     disabled_instrumentors: frozenset[str] = frozenset()
     """Names of instrumentors, or ``*`` for all that nobody asks for by name."""
     tagging: str = "off"
@@ -64,9 +66,10 @@ class Config(NamedTuple):
     problems: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Leave the exporters' options out: their headers hold secrets."""
+        """Leave the options of exporters and history readers out: they may hold secrets."""
         shown = self._asdict()
         shown["exporter_options"] = dict.fromkeys(self.exporter_options, "…")
+        shown["settlement"] = dict.fromkeys(self.settlement, "…")
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -156,6 +159,7 @@ def _load(
             file.get("price_books"),
         )
         or (),
+        settlement=file.get("settlement", {}),
         disabled_instrumentors=frozenset(
             _first(_names(_variable("DISABLED_INSTRUMENTORS")), file.get("disabled_instrumentors"))
             or ()

@@ -32,6 +32,7 @@ class Settings(TypedDict, total=False):
     rules: tuple[Rule, ...]
     capacities: tuple[Mapping[str, object], ...]
     price_books: tuple[str, ...]
+    settlement: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
     tagging: str
     service: str
@@ -188,7 +189,9 @@ class _Reader:
         elif key == "labels":
             settings["labels"] = self.labels(_table(key, value), (key,))
         elif key == "exporter":
-            settings["exporter_options"] = self._exporters(_table(key, value))
+            settings["exporter_options"] = self._options(key, _table(key, value))
+        elif key == "settle":
+            settings["settlement"] = self._options(key, _table(key, value))
         elif key == "rule":
             settings["rules"] = tuple(self.rules(_tables(key, value), (key,)))
         elif key == "capacity":
@@ -215,13 +218,15 @@ class _Reader:
                 self._say(mistake, (*path, number))
         return rules
 
-    def _exporters(self, tables: Mapping[str, object]) -> Mapping[str, Mapping[str, object]]:
+    def _options(
+        self, kind: str, tables: Mapping[str, object]
+    ) -> Mapping[str, Mapping[str, object]]:
         options: dict[str, Mapping[str, object]] = {}
         for name, value in tables.items():
             try:
-                options[name] = _table(f"exporter.{name}", value)
+                options[name] = _table(f"{kind}.{name}", value)
             except Mistake as mistake:
-                self._say(mistake, ("exporter", name))
+                self._say(mistake, (kind, name))
         return options
 
     def _capacities(self, given: Sequence[object]) -> tuple[Mapping[str, object], ...]:
@@ -272,6 +277,7 @@ KEYS = (
     "retention_days",
     "rule",
     "service",
+    "settle",
     "tagging",
 )
 _RULE_KEYS = ("labels", "match", "name")

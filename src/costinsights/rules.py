@@ -30,8 +30,10 @@ FIELDS = (
     "summary",
     "text",
     "fingerprint",
+    "user",
 )
-"""What a pattern can be held against. `service` is the program's; the rest is the call's."""
+"""What a pattern can be held against. `service` is the program's, `user` the account that a system's
+own history names (see docs/settlement.md: a call does not know it); the rest is the call's."""
 
 _SPECIAL = frozenset("*?[")
 
@@ -76,6 +78,7 @@ class Rule:
         instrumentor: str = "",
         operation: str | None = None,
         service: str = "",
+        user: str = "",
     ) -> bool:
         """Tell whether the rule speaks of this call.
 
@@ -93,6 +96,8 @@ class Rule:
                 value = instrumentor
             elif field == "service":
                 value = service
+            elif field == "user":
+                value = user
             elif field in ("address", "port", "namespace"):
                 found = getattr(resource, field)
                 value = "" if found is None else str(found)
