@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from costinsights.configfile import Settings
+    from costinsights.hosts import Declared
     from costinsights.rules import Rule
 
 FILE = "costinsights.toml"
@@ -52,6 +53,8 @@ class Config(NamedTuple):
     labels: Mapping[str, str] = {}
     rules: tuple[Rule, ...] = ()
     capacities: tuple[Mapping[str, object], ...] = ()
+    resources: tuple[Declared, ...] = ()
+    """What the user says of hosts whose names do not say it."""
     price_books: tuple[str, ...] = ()
     settlement: Mapping[str, Mapping[str, object]] = {}
     """Options of history readers, by system."""
@@ -151,6 +154,7 @@ def _load(
         ),
         rules=rules,
         capacities=file.get("capacities", ()),
+        resources=file.get("resources", ()),
         price_books=_first(
             _price_books(price_book, "instrument(price_book=…)", problems),
             _price_books(

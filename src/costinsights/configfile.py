@@ -17,6 +17,7 @@ from costinsights.rules import FIELDS, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from costinsights.hosts import Declared
     from costinsights.tomllines import Path
 
 MAX_BYTES = 1 << 20
@@ -31,6 +32,7 @@ class Settings(TypedDict, total=False):
     labels: Mapping[str, object]
     rules: tuple[Rule, ...]
     capacities: tuple[Mapping[str, object], ...]
+    resources: tuple[Declared, ...]
     price_books: tuple[str, ...]
     settlement: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
@@ -196,6 +198,8 @@ class _Reader:
             settings["rules"] = tuple(self.rules(_tables(key, value), (key,)))
         elif key == "capacity":
             settings["capacities"] = self._capacities(_tables(key, value))
+        elif key == "resource":
+            settings["resources"] = self._resources(_tables(key, value))
         else:
             raise _unknown("", key, KEYS)
 
@@ -248,6 +252,23 @@ class _Reader:
                 self._say(mistake, ("capacity", number))
         return tuple(capacities)
 
+    def _resources(self, given: Sequence[object]) -> tuple[Declared, ...]:
+        # Imported here for the same reason.
+        from costinsights.declared import read
+        from costinsights.pricing.fields import FieldError
+
+        resources: list[Declared] = []
+        for number, item in enumerate(given):
+            try:
+                try:
+                    resources.append(read(_table("resource", item), number + 1))
+                except FieldError as error:
+                    field = (error.field,) if error.field else ()
+                    raise Mistake(f"[[resource]]: {error}", *field) from None
+            except Mistake as mistake:
+                self._say(mistake, ("resource", number))
+        return tuple(resources)
+
     def _price_books(self, key: str, value: object) -> tuple[str, ...]:
         found: list[str] = []
         for item in [value] if isinstance(value, str) else _list(key, value):
@@ -274,6 +295,7 @@ KEYS = (
     "labels",
     "ledger",
     "price_books",
+    "resource",
     "retention_days",
     "rule",
     "service",
