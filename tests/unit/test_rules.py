@@ -42,6 +42,7 @@ def fits(match: dict[str, str | list[str]], *, operation: str | None = None) -> 
         ("summary", "*customers*", "*orders*"),
         ("text", "select*where id = [?]", "*7*"),  # the text is redacted: there is no 7 in it
         ("fingerprint", STATEMENT.fingerprint, "0" * 16),
+        ("user", "ETL_*", "etl"),
     ],
 )
 def test_a_field_fits_its_pattern(field: str, yes: str, no: str) -> None:
