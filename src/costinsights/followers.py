@@ -109,15 +109,22 @@ class Worker:
     # -- for other threads ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, unless it runs, or no thread can be started now."""
-        if self._thread is not None or self._closing:
-            return
-        thread = threading.Thread(target=self._run, name=f"costinsights-{self.name}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:
-            return  # the next second is another chance, and after that another process
-        self._thread = thread
+        """Start the thread, unless it runs, or no thread can be started now.
+
+        Asked by whoever opens a segment and, every second, by the background thread: one at a time,
+        or there would be two threads on one follower.
+        """
+        with self._changed:
+            if self._thread is not None or self._closing:
+                return
+            thread = threading.Thread(
+                target=self._run, name=f"costinsights-{self.name}", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:
+                return  # the next second is another chance, and after that another process
+            self._thread = thread
 
     def wake(self, *, urgent: bool = False) -> int:
         """Have everything written so far exported; return the number to wait for.

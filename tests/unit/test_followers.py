@@ -324,7 +324,8 @@ def test_an_error_that_nobody_explains_does_not_block_the_way_for_ever(tmp_path:
 def test_a_destination_that_refuses_everything_is_not_stormed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backoff, "FIRST_SECONDS", 60)
+    for wait in ("FIRST_SECONDS", "LONGEST_SECONDS"):
+        monkeypatch.setattr(backoff, wait, 60)
     spy = Spy(act=refuse_until({}, ExportError("never", retryable=False)))
     with Process(tmp_path, [spy]) as process:
         process.calls(2000)
