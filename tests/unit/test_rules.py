@@ -24,6 +24,7 @@ def fits(match: dict[str, str | list[str]], *, operation: str | None = None) -> 
         instrumentor="psycopg",
         operation=operation,
         service="nightly-etl",
+        user="etl_nightly",
     )
 
 
