@@ -18,11 +18,18 @@ def _host(endpoint: str) -> tuple[str | None, int | None]:
     return parts.hostname, parts.port
 
 
-def where(system: str, client: Any, namespace: str | None) -> Place:
+def where(system: str, client: Any, namespace: str | None, service: str | None = None) -> Place:
     """Return where a client of botocore sends its requests, in the region it was made for.
 
     `namespace` is what shares a price there: a workgroup, a cluster.
     """
     meta = client.meta
     address, port = _host(meta.endpoint_url)
-    return place(system, address=address, port=port, namespace=namespace, region=meta.region_name)
+    return place(
+        system,
+        address=address,
+        port=port,
+        namespace=namespace,
+        region=meta.region_name,
+        service=service,
+    )

@@ -14,7 +14,13 @@ the same one is the same charge.
 - A workgroup on a capacity reservation is not billed by bytes, and no answer says so: give its
   price as a ``[[capacity]]`` with ``database`` = the workgroup.
 
-Not seen: rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore, and what
+Amazon Redshift's Data API (``ExecuteStatement``, and each statement of ``BatchExecuteStatement``):
+completed by the program's own ``DescribeStatement`` with rows, bytes of the result, the time at
+Redshift, and the query's id in ``SYS_QUERY_HISTORY``; by ``GetStatementResult`` with the rows alone.
+Its price is a share of the cluster or workgroup, which stands as ``database`` of a ``[[capacity]]``.
+With ``tagging="native"`` a statement without a name is named ``ci,asset=…,job=…``.
+
+Not seen: of Athena rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore, and what
 S3, the Glue catalog and Lambda connectors bill for the query. All other services pass untouched.
 """
 
@@ -24,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Asked, Hook, JobInstrumentor
 from costinsights_instrumentors import _botocore_athena as athena
+from costinsights_instrumentors import _botocore_redshift_data as redshift_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +38,12 @@ if TYPE_CHECKING:
     from costinsights.jobs import Operation
 
 # By botocore's name of the service; a service has a file of its own.
-SERVICES: Mapping[str, Mapping[str, Operation]] = {"athena": athena.OPERATIONS}
+SERVICES: Mapping[str, Mapping[str, Operation]] = {
+    "athena": athena.OPERATIONS,
+    "redshift-data": redshift_data.OPERATIONS,
+}
+# Those with a channel of their own for tags, by the system that they start jobs of.
+LABELS = {redshift_data.SYSTEM: redshift_data.with_labels}
 NAMES = frozenset(name for operations in SERVICES.values() for name in operations)
 
 
@@ -43,9 +55,11 @@ class BotocoreInstrumentor(JobInstrumentor):
     # The class is there before any client, and each client's class inherits from it. No call of it
     # calls another one that is about a job.
     hooks = (Hook("botocore.client:BaseClient._make_api_call", leaf=True),)
-    meters = athena.METERS
+    meters = (*athena.METERS, *redshift_data.METERS)
     basis = "metered"
     verified = "emulator: moto 5"
+    statement_tags = True
+    channel = "Redshift Data API: StatementName"
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Tell by the operation's name, then by the service; nearly all calls end at the first."""
@@ -54,3 +68,10 @@ class BotocoreInstrumentor(JobInstrumentor):
         client, name, request = args
         found = SERVICES.get(client.meta.service_model.service_name, {}).get(name)
         return None if found is None else Asked(found, client, request)
+
+    def with_labels(
+        self, asked: Asked, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Ask the service's own file; Athena has no such channel."""
+        found = LABELS.get(asked.operation.system)
+        return None if found is None else found(args, kwargs, words)
