@@ -1,0 +1,301 @@
+"""What the drivers of SQL Server, Azure SQL and Synapse have in common.
+
+It is no plug-in: `pyodbc`, `mssql_python` and `pymssql` are.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any
+
+from costinsights.guard import swallow
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rowcount
+from costinsights.unlocked import can_unlock, unlocked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    from costinsights.span import CostSpan
+
+SYSTEM = "microsoft.sql_server"
+# What drivers call the server they lead to, and its key; the first whose name begins so.
+SYSTEMS = (
+    ("microsoft sql server", SYSTEM),
+    ("postgresql", "postgresql"),
+    ("mysql", "mysql"),
+    ("mariadb", "mariadb"),
+    ("sqlite", "sqlite"),
+    ("oracle", "oracle.db"),
+    ("db2", "ibm.db2"),
+    ("snowflake", "snowflake"),
+    ("dremio", "dremio"),
+    ("amazon redshift", "aws.redshift"),
+    ("redshift", "aws.redshift"),
+    ("spark sql", "databricks"),
+    ("databricks", "databricks"),
+    ("trino", "trino"),
+    ("presto", "presto"),
+    ("teradata", "teradata"),
+    ("hdb", "sap.hana"),
+)
+CATALOG = (
+    "tables columns statistics rowIdColumns rowVerColumns primaryKeys foreignKeys getTypeInfo "
+    "procedures procedureColumns tablePrivileges"
+).split()
+"""ODBC's catalogue functions: each is a statement of the driver's own."""
+
+UNSHARED = 2
+"""References to what only one attribute holds: that one, and the argument of `getrefcount`."""
+MOST_LOOKED_AT = 32
+"""Open results that are looked at, at each call, for one whose cursor is gone."""
+MEGABYTE = 1 << 20
+# The message of a serverless pool. Its wording, and that it comes at all, is from general knowledge
+# (engines.md 5), so each number is looked for on its own.
+_DATA = re.compile(r"data (scanned|moved|written) is ([\d.,]+) (megabyte|MB)", re.IGNORECASE)
+_ID = re.compile(r"Statement ID: *\{?([0-9a-f-]{36})", re.IGNORECASE)
+_RESULTS = re.compile(
+    r"(?:^|;)\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE|EXEC\w*)\b", re.IGNORECASE
+)
+_SILENT = re.compile(r"SET\s+NOCOUNT\s+ON", re.IGNORECASE)
+_WORD = re.compile(r"\s*([^=;{}]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|[^;]*)")
+
+
+class Place:
+    """Where a connection leads. It stands for one that allows no weak reference."""
+
+    def __init__(
+        self,
+        server: str | None = None,
+        port: str | int | None = None,
+        namespace: str | None = None,
+        system: str = SYSTEM,
+        application: str | None = None,
+    ) -> None:
+        self.address, told = endpoint(server or "")
+        self.port = told or port
+        self.namespace, self.system, self.application = namespace or None, system, application
+        self.handle: object = None
+
+
+def endpoint(server: str) -> tuple[str | None, str | None]:
+    r"""Return address and port of ``tcp:host,1433``, ``host:1433`` or ``host\instance``."""
+    host = server.strip().removeprefix("tcp:").partition("\\")[0]
+    host, comma, port = host.partition(",")
+    if not comma and host.count(":") == 1:
+        host, _, port = host.partition(":")
+    return host.strip() or None, port.strip() or None
+
+
+def words_of(string: str) -> dict[str, str]:
+    """Return what stands in an ODBC connection string, by lower-case keyword; the first counts."""
+    found: dict[str, str] = {}
+    for name, value in _WORD.findall(string):
+        plain = value[1:-1].replace("}}", "}") if value.startswith("{") else value.strip()
+        found.setdefault(name.lower(), plain)
+    return found
+
+
+def first(words: dict[str, str], names: str) -> str | None:
+    """Return the first of several keywords, synonyms of each other, that is given."""
+    return next((words[name] for name in names.split("|") if words.get(name)), None)
+
+
+def system_named(dbms: str) -> str:
+    """Return the key of a system that an ODBC driver calls `dbms`."""
+    name = dbms.lower()
+    return next((key for start, key in SYSTEMS if name.startswith(start)), "other_sql")
+
+
+SERVER, DATABASE = "server|address|addr|servername|network address", "database|dbname"
+
+
+class Messages:
+    """What the server said beside the rows of a call.
+
+    `description` is the cursor's: while nobody else holds it, the cursor is gone.
+    """
+
+    def __init__(self, description: object = None) -> None:
+        self.texts: dict[str, None] = {}
+        self.description = description
+
+    def add(self, messages: Iterable[Any] | None) -> Messages:
+        """Keep the texts of a cursor's ``messages``, once each."""
+        for message in messages or ():
+            self.texts[str(message[1])] = None
+        return self
+
+    def usage(self, rows: int | None = None) -> Usage | None:
+        """Return what they tell: of a serverless pool what it processed, and its statement's id.
+
+        Processed is what was scanned, moved and written together. Where that is nothing it may be a
+        query that is free, or less than the message shows: then there is no such meter.
+        """
+        meters: dict[str, int] = {}
+        vendor_id = None
+        for text in self.texts:
+            for kind, number, _ in _DATA.findall(text):
+                size = number.replace(",", "")
+                if size.count(".") < 2 and size.strip("."):
+                    name = f"data_{kind.lower()}_bytes"
+                    meters[name] = meters.get(name, 0) + round(float(size) * MEGABYTE)
+            if found := _ID.search(text):
+                vendor_id = found[1].upper()
+        if processed := sum(meters.values()):
+            meters["data_processed_bytes"] = processed
+        if rows is None and not meters and vendor_id is None:
+            return None
+        return Usage(rows, meters or None, vendor_id)
+
+
+@lru_cache(maxsize=1024)
+def has_several_results(text: str) -> bool:
+    """Tell of a statement, without its literals, whether further results follow the first."""
+    found = [word.upper() for word in _RESULTS.findall(text)]
+    if _SILENT.search(text):  # changes then have no result of their own
+        found = [word for word in found if word in ("SELECT", "WITH") or word.startswith("EXEC")]
+    return len(found) > 1
+
+
+def cursor_hooks(cursor: str, statement: tuple[int, str], **common: Any) -> tuple[Hook, ...]:
+    """Return the hooks that all of these drivers' cursors have."""
+    fetches = {"fetchone": "one", "fetchmany": "many", "fetchall": "all", "nextset": "set"}
+    return (
+        Hook(f"{cursor}.execute", statement=statement, lazy=True, **common),
+        *(Hook(f"{cursor}.{name}", fetch=how, **common) for name, how in fetches.items()),  # type: ignore[arg-type]
+        Hook(f"{cursor}.close", fetch="close", **common),
+    )
+
+
+class TDSInstrumentor(DBAPIInstrumentor):
+    """Shared: where connections lead, further results, messages, and cursors that leave no trace."""
+
+    system = SYSTEM
+    facts = {"address": "address", "port": "port", "namespace": "namespace"}  # noqa: RUF012  ClassVar of the base
+    meters = (
+        "data_processed_bytes",
+        "data_scanned_bytes",
+        "data_moved_bytes",
+        "data_written_bytes",
+    )
+    types = ""
+    """The C type whose objects allow no weak reference, ``"module:Cursor"``; empty for none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[int, Place] = {}
+
+    # -- cursors and connections in C ---------------------------------------------------------
+
+    def _apply(self, module: ModuleType) -> None:
+        super()._apply(module)
+        owner = getattr(module, self.types.partition(":")[2], None) if self.types else None
+        if can_unlock(owner) and module.__name__ == self.types.partition(":")[0]:
+            import atexit
+
+            with unlocked(owner):
+                owner.__del__ = self._finaliser()  # type: ignore[union-attr]
+            atexit.unregister(self.forget_all)
+            atexit.register(self.forget_all)
+
+    def uninstrument(self) -> None:
+        """Complete what is open, and take off what stands beside the hooks."""
+        self.forget_all()
+        self.places.clear()
+        patches = bool(self.patches)
+        super().uninstrument()
+        if self.types and patches:
+            import atexit
+
+            from costinsights.patching import resolve
+
+            atexit.unregister(self.forget_all)
+            owner = resolve(self.types)
+            if "__del__" in vars(owner):
+                with unlocked(owner):
+                    del owner.__del__
+
+    def _finaliser(self) -> Any:
+        def __del__(cursor: object) -> None:  # noqa: N807  it is set as one
+            self.forget(id(cursor))
+
+        __del__.__costinsights__ = True  # type: ignore[attr-defined]
+        return __del__
+
+    def open_spans(self) -> list[CostSpan]:
+        """Return the calls of ours whose rows are still to come."""
+        recorder = self.recorder()
+        every = () if recorder is None else list(recorder.opened.values())
+        return [span for span in every if span.probe.instrumentor is self]
+
+    def forget(self, key: int) -> None:
+        """The cursor at this address is gone: what it had not read will never be."""
+        recorder = self.recorder()
+        span = None if recorder is None else recorder.opened.get(key)
+        if span is not None and recorder is not None and span.probe.instrumentor is self:
+            try:
+                recorder.complete(span, None, partial=True)
+            except Exception as error:  # noqa: BLE001  ours must not reach the program
+                swallow("a dropped cursor", error)
+
+    def forget_all(self) -> None:
+        """Complete all that is open: at the end of the program nobody else will."""
+        for span in self.open_spans():
+            self.forget(span.key)
+
+    # -- what a call used -----------------------------------------------------------------------
+
+    def messages(self, cursor: Any) -> Iterable[Any] | None:
+        """Return what the server said; by default the cursor keeps it."""
+        found: Iterable[Any] | None = getattr(cursor, "messages", None)
+        return found
+
+    def usage(self, cursor: Any, result: Any) -> Usage | None:
+        """Return rows and what the messages tell."""
+        if self.types:
+            self.forget(id(cursor))  # of a connection's `execute`: one that was there before it
+        rows = rowcount(cursor)
+        said = self.messages(cursor)
+        if not said:  # nearly always
+            return None if rows is None else Usage(rows)
+        return Messages().add(said).usage(rows)
+
+    def source(self, cursor: Any, result: Any) -> object | None:
+        """Collect what the server says while the rows come."""
+        if result is None:
+            return None
+        if not self.types:
+            return Messages().add(self.messages(cursor))
+        for span in self.open_spans()[:MOST_LOOKED_AT]:
+            known = span.source
+            if isinstance(known, Messages) and getrefcount(known.description) == UNSHARED:
+                self.forget(span.key)
+        return Messages(cursor.description).add(self.messages(cursor))
+
+    def final(self, source: Any) -> Usage | None:
+        """Return what all messages tell."""
+        told: Usage | None = source.usage()
+        return told
+
+    def has_rows(self, cursor: Any, result: Any) -> bool:
+        """Tell whether the call left a result that can be fetched from."""
+        return cursor.description is not None
+
+    def has_further(self, cursor: Any) -> bool | None:
+        """Tell, of several results, whether this is one of them and not their end."""
+        return cursor.description is not None
+
+    def unread(self, cursor: Any) -> bool | None:
+        """Of several statements in one text, results are left until ``nextset`` finds none."""
+        recorder = self.recorder()
+        span = None if recorder is None else recorder.opened_by(cursor)
+        if span is None:
+            return None
+        if isinstance(span.source, Messages):
+            span.source.add(self.messages(cursor))
+        if span.statement is not None and has_several_results(span.statement.text):
+            return self.has_further(cursor)
+        return None

@@ -1,0 +1,393 @@
+"""A SQL Server on the wire, for tests: real clients log in over TDS 7.4 and TLS and run T-SQL.
+
+The protocol is pysqlbridge's, the answers are DuckDB's (T-SQL is translated by sqlglot), and what a
+cloud adds is seeded: tables under ``sys`` (`seed`), messages, delays and errors (`on`), procedures
+(`procedure`). Every request that comes over the wire is kept in `requests`, with what the client
+called itself, so that a test can compare what the server sees with and without us.
+
+    with tds_server() as server:
+        server.seed("sys.dm_pdw_exec_requests", [{"request_id": "QID1", "label": "ci_asset_x"}])
+        server.on("openrowset", Info("Total size of data scanned is 12 megabytes, …"), ANSWER)
+        pyodbc.connect(f"DRIVER=FreeTDS;SERVER={server.host};PORT={server.port};…")
+
+Not here: MARS, bulk copy, Entra ID logins, transactions (a rollback undoes nothing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import re
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import duckdb
+import sqlglot
+from pysqlbridge.logins import Login, LoginStore
+from pysqlbridge.server import BridgeServer
+from pysqlbridge.tds import result as tds
+from pysqlbridge.tds import token
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from pysqlbridge.tds.result import Query
+
+USER, PASSWORD, DATABASE = "settler", "hunter2-tds", "shop"
+
+# -- what an answer is made of --------------------------------------------------------------------
+
+
+class Info(NamedTuple):
+    """A message that is no error: what ``PRINT`` and the serverless pool send."""
+
+    text: str
+    number: int = 15806
+
+
+class Fault(NamedTuple):
+    """An error; what stands behind it in the answer is not sent."""
+
+    text: str
+    number: int = 50000
+
+
+class Pause(NamedTuple):
+    """The server is at work for so many seconds."""
+
+    seconds: float
+
+
+class Rows(NamedTuple):
+    """A result set."""
+
+    columns: list[tds.Column]
+    rows: list[list[object]]
+
+
+class Count(NamedTuple):
+    """Rows that a statement changed."""
+
+    rows: int
+
+
+class Answered(NamedTuple):
+    """Stands for what DuckDB answers to the statement itself."""
+
+
+ANSWER = Answered()
+Part = Info | Fault | Pause | Rows | Count | Answered
+
+
+@dataclass(frozen=True)
+class Request:
+    """One message of a client: a batch of SQL, or a call of a procedure such as ``sp_prepexec``."""
+
+    kind: str
+    text: str
+    values: tuple[object, ...]
+    application: str
+    connection: int
+
+
+class Answer:
+    """Parts of an answer, as tokens of TDS. A call ends with its status and its handle."""
+
+    def __init__(self, parts: Sequence[Part], *, call: bool, handle: int | None = None) -> None:
+        self.parts, self.call, self.handle = list(parts), call, handle
+
+    def encode(self, version: int, server: str = "") -> bytes:
+        """Return the whole token stream; pysqlbridge cuts it into packets."""
+        done = [index for index, part in enumerate(self.parts) if not isinstance(part, Info)]
+        out, failed = b"", False
+        for index, part in enumerate(self.parts):
+            more = token.DoneStatus.MORE if self.call or index != (done or [-1])[-1] else 0
+            if isinstance(part, Info):
+                out += token.info(part.number, part.text, server=server, tds_version=version)
+            elif isinstance(part, Fault):
+                out += token.error(part.number, part.text, server=server, tds_version=version)
+                out += self._done(version, token.DoneStatus.ERROR | more)
+                failed = True
+            elif isinstance(part, Rows):
+                out += tds.col_metadata(part.columns, version)
+                out += b"".join(tds.row(part.columns, row) for row in part.rows)
+                out += self._done(version, token.DoneStatus.COUNT | more, 0xC1, len(part.rows))
+            elif isinstance(part, Count):
+                out += self._done(version, token.DoneStatus.COUNT | more, 0xC3, part.rows)
+        if self.call:
+            out += self._returned(failed)
+        elif not done:
+            out += self._done(version, 0)
+        return out
+
+    def _done(self, version: int, status: int, command: int = 0, rows: int = 0) -> bytes:
+        written = token.done(
+            status=token.DoneStatus(status),
+            current_command=command,
+            row_count=rows,
+            tds_version=version,
+        )
+        return b"\xff" + written[1:] if self.call else written  # DONEINPROC instead of DONE
+
+    def _returned(self, failed: bool) -> bytes:
+        handle = b""
+        if self.handle is not None:  # RETURNVALUE: parameter 0, an output int
+            handle = struct.pack("<BHBBIHBBBi", 0xAC, 0, 0, 1, 0, 0, 0x26, 4, 4, self.handle)
+        status = struct.pack("<Bi", 0x79, 1 if failed else 0)
+        return status + handle + struct.pack("<BHHQ", 0xFE, 2 if failed else 0, 0, 0)
+
+
+# -- DuckDB behind it -----------------------------------------------------------------------------
+
+# What clients and SQLAlchemy ask a server about itself when they meet it.
+ABOUT_ITSELF = {
+    "@@version": "'Microsoft SQL Azure (RTM) - 12.0.2000.8'",
+    "@@spid": "51",
+    "schema_name()": "'dbo'",
+    "serverproperty('productversion')": "'12.0.2000.8'",
+    "serverproperty('engineedition')": "5",
+}
+# Nothing of these has an effect here, and none of them has an answer.
+WITHOUT_ANSWER = re.compile(
+    r"\s*(set|use|begin\s+tran|commit|rollback|if\s+@@trancount|declare|print|save)\b",
+    re.IGNORECASE,
+)
+CHANGES = re.compile(r"\s*(insert|update|delete|merge)\b", re.IGNORECASE)
+WAITS = re.compile(r"\s*waitfor\s+delay\s+'\d+:\d+:([\d.]+)'\s*;?", re.IGNORECASE)
+TYPES: tuple[tuple[str, type[tds.ColumnType]], ...] = (
+    ("TIMESTAMP", tds.DateTime),
+    ("DOUBLE", tds.Float),
+    ("FLOAT", tds.Float),
+    ("DECIMAL", tds.Float),
+    ("BLOB", tds.VarBinary),
+    ("BOOLEAN", tds.Bit),
+    ("UUID", tds.UniqueIdentifier),
+)
+
+
+def _column(name: str, duck: str) -> tds.Column:
+    if duck in ("INTEGER", "SMALLINT", "TINYINT"):
+        return tds.Column(name, tds.Integer(4))
+    if duck in ("BIGINT", "HUGEINT", "UBIGINT", "UINTEGER"):
+        return tds.Column(name, tds.Integer(8))
+    for prefix, kind in TYPES:
+        if duck.startswith(prefix):
+            return tds.Column(name, kind())
+    return tds.Column(name, tds.NVarChar(4000))
+
+
+class Engine:
+    """Answers what comes over the wire, and remembers it."""
+
+    PREPARED: ClassVar = {"spprepexec": 2, "spprepare": 2}
+    """Where these calls have their statement: behind the handle and the declarations."""
+
+    def __init__(self) -> None:
+        self.duck = duckdb.connect()
+        self.duck.execute("CREATE SCHEMA sys")
+        self.requests: list[Request] = []
+        self.answers: list[tuple[re.Pattern[str], tuple[Part, ...]]] = []
+        self.procedures: dict[str, tuple[Part, ...]] = {}
+        self._handles = itertools.count(1)
+        self._statements: dict[object, str] = {}
+        self._connections: dict[int, tuple[int, object]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, query: Query) -> Answer:
+        """Answer one request, as pysqlbridge has read it."""
+        values = [*query.arguments, *query.parameters.values()]
+        name = query.procedure or ""
+        if not name and query.parameters:
+            name = "sp_executesql"
+        text = query.sql if not query.procedure else ""
+        known = name.lower().replace("_", "")
+        handle: int | None = None
+        if known in self.PREPARED:
+            text = str(values[2])
+            handle = next(self._handles)
+            self._statements[handle] = text
+            values = values[3:] if known == "spprepexec" else []
+        elif known == "spexecute":
+            text, values = self._statements[values[0]], values[1:]
+        elif known == "spunprepare":
+            self._statements.pop(values[0], None)
+        self._remember(query, name, text, values)
+        if known in ("spprepare", "spunprepare"):
+            return Answer([], call=True, handle=handle)
+        if name and not text:
+            parts = self.procedures.get(name.rpartition(".")[2].lower())
+            missing = Fault(f"Could not find stored procedure '{name}'.", 2812)
+            return Answer(parts if parts is not None else [missing], call=True)
+        return Answer(self.run(text, values), call=bool(name), handle=handle)
+
+    def _remember(self, query: Query, name: str, text: str, values: Sequence[object]) -> None:
+        with self._lock:
+            session = query.session
+            known = self._connections.setdefault(id(session), (len(self._connections) + 1, session))
+            application = str(session.get("app") or "")
+            kind = name or "batch"
+            self.requests.append(Request(kind, text, tuple(values), application, known[0]))
+
+    def run(self, text: str, values: Sequence[object]) -> list[Part]:
+        """Return the answer to a statement, seeded or DuckDB's."""
+        found: tuple[Part, ...] = (ANSWER,)
+        for pattern, parts in self.answers:
+            if pattern.search(text):
+                found = parts
+                break
+        answer: list[Part] = []
+        for part in found:
+            if isinstance(part, Pause):
+                time.sleep(part.seconds)
+            elif isinstance(part, Answered):
+                try:
+                    answer += self._ask(text, values)
+                except duckdb.CatalogException as error:
+                    answer.append(Fault(str(error), 208))
+                except duckdb.ConstraintException as error:
+                    answer.append(Fault(str(error), 2627))
+                except (duckdb.Error, sqlglot.errors.SqlglotError) as error:
+                    answer.append(Fault(str(error), 102))
+            else:
+                answer.append(part)
+        return answer
+
+    def _ask(self, text: str, values: Sequence[object]) -> list[Part]:
+        if waits := WAITS.match(text):
+            time.sleep(float(waits[1]))
+            text = text[waits.end() :]
+        if not text.strip() or WITHOUT_ANSWER.match(text):
+            return []
+        for asked, answer in ABOUT_ITSELF.items():
+            text = re.sub(re.escape(asked), answer, text, flags=re.IGNORECASE)
+        # Of @P1 … and of a client's own names, DuckDB wants numbers in the order of the values.
+        names = list(dict.fromkeys(re.findall(r"@(\w+)", text))) if values else []
+        numbered = {name: f"$par{number}" for number, name in enumerate(names, 1)}
+        text = re.sub(r"@(\w+)", lambda found: numbered.get(found[1], found[0]), text)
+        given = {f"par{number}": value for number, value in enumerate(values, 1)}
+        parts: list[Part] = []
+        for statement in sqlglot.transpile(text, read="tsql", write="duckdb"):
+            parts += self._one(re.sub(r"@(par\d+)", r"$\1", statement), given)
+        return parts
+
+    def _one(self, statement: str, given: Mapping[str, object]) -> list[Part]:
+        used = {name: value for name, value in given.items() if f"${name}" in statement}
+        with self._lock, self.duck.cursor() as duck:
+            duck.execute(statement, used or None)
+            if duck.description is None:
+                return []
+            rows = duck.fetchall()
+            if CHANGES.match(statement) and " RETURNING " not in statement.upper():
+                return [Count(int(rows[0][0]))]
+            if re.match(r"\s*(create|drop|alter)\b", statement, re.IGNORECASE):
+                return []
+            columns = [_column(column[0], str(column[1])) for column in duck.description]
+        return [Rows(columns, [list(row) for row in rows])]
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+@dataclass
+class TdsServer:
+    """A running server; `host` and `port` are where."""
+
+    engine: Engine
+    host: str
+    port: int
+    logins: list[int] = field(default_factory=list[int])
+    """How many connections were made: the length counts."""
+    user: str = USER
+    password: str = PASSWORD
+    database: str = DATABASE
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every request so far."""
+        return self.engine.requests
+
+    def texts(self) -> list[str]:
+        """Return the statements so far, without the ends of transactions and of prepared ones."""
+        return [
+            request.text
+            for request in self.requests
+            if request.text and not WITHOUT_ANSWER.match(request.text)
+        ]
+
+    def forget(self) -> None:
+        """Begin the list of requests, and all that was seeded by `on` and `procedure`, anew."""
+        self.engine.requests.clear()
+        self.engine.answers.clear()
+        self.engine.procedures.clear()
+        self.logins.clear()
+
+    def on(self, pattern: str, *parts: Part) -> None:
+        """Answer statements in which the pattern is found with these parts."""
+        self.engine.answers.append((re.compile(pattern, re.IGNORECASE), parts))
+
+    def procedure(self, name: str, *parts: Part) -> None:
+        """Answer calls of the procedure with these parts."""
+        self.engine.procedures[name.lower()] = parts
+
+    def execute(self, sql: str) -> None:
+        """Run DuckDB's SQL, past the wire."""
+        with self.engine.duck.cursor() as duck:
+            duck.execute(sql)
+
+    def seed(self, table: str, rows: Sequence[Mapping[str, Any]], **types: str) -> None:
+        """Make the table anew with these rows. `types` names the columns of an empty one."""
+        with self.engine.duck.cursor() as duck:
+            duck.execute(f"DROP TABLE IF EXISTS {table}")
+            columns = types or {name: _duck_type(name, rows) for name in rows[0]}
+            listed = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+            duck.execute(f"CREATE TABLE {table} ({listed})")
+            for row in rows:
+                marks = ", ".join("?" for _ in columns)
+                values = [row.get(name) for name in columns]
+                duck.execute(f"INSERT INTO {table} VALUES ({marks})", values)
+
+
+def _duck_type(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    value = next((row[name] for row in rows if row.get(name) is not None), "")
+    kinds = {"int": "BIGINT", "float": "DOUBLE", "datetime": "TIMESTAMP", "bytes": "BLOB"}
+    return kinds.get(type(value).__name__, "VARCHAR")
+
+
+class _Listener(BridgeServer):
+    """Counts connections; its threads end with the test that they belong to."""
+
+    logins_seen: list[int]
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        self.logins_seen.append(1)
+        return True
+
+
+@contextlib.contextmanager
+def tds_server() -> Generator[TdsServer]:
+    """Run a server until the block ends."""
+    logging.getLogger("pysqlbridge").setLevel(logging.CRITICAL)
+    engine = Engine()
+    account = Login(user=USER, secret=PASSWORD, hashed=False, source="test")
+    listener = _Listener(
+        "127.0.0.1",
+        0,
+        query_handler=engine,
+        database=DATABASE,
+        logins=LoginStore([account]),
+    )
+    server = TdsServer(engine, *listener.address)
+    listener.logins_seen = server.logins
+    thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown()
+        listener.server_close()
+        thread.join()
+        engine.duck.close()
