@@ -70,6 +70,14 @@ class MSSQLPythonInstrumentor(TDSInstrumentor):
         """Return the cursor's connection."""
         return instance._connection
 
+    def unread(self, cursor: Any) -> bool | None:
+        """Of a result that is only just there, the count of rows is still that of the one before."""
+        recorder = self.recorder()
+        span = None if recorder is None else recorder.opened_by(cursor)
+        if span is not None and span.rows and not getattr(cursor, "_next_row_index", 1):
+            span.rows -= max(cursor.rowcount, 0)
+        return super().unread(cursor)
+
     def resource(self, connection: Any) -> Resource:
         """Read what the driver made of the program's connection string."""
         words = words_of(connection.connection_str)

@@ -23,14 +23,14 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import sqlglot
 from pysqlbridge.logins import Login, LoginStore
 from pysqlbridge.server import BridgeServer
+from pysqlbridge.tds import connection, packet, rpc, token
 from pysqlbridge.tds import result as tds
-from pysqlbridge.tds import token
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -156,6 +156,7 @@ WITHOUT_ANSWER = re.compile(
     r"\s*(set|use|begin\s+tran|commit|rollback|if\s+@@trancount|declare|print|save)\b",
     re.IGNORECASE,
 )
+EXECUTES = re.compile(r"\s*exec(?:ute)?\s+(\w+)", re.IGNORECASE)
 CHANGES = re.compile(r"\s*(insert|update|delete|merge)\b", re.IGNORECASE)
 WAITS = re.compile(r"\s*waitfor\s+delay\s+'\d+:\d+:([\d.]+)'\s*;?", re.IGNORECASE)
 TYPES: tuple[tuple[str, type[tds.ColumnType]], ...] = (
@@ -180,11 +181,52 @@ def _column(name: str, duck: str) -> tds.Column:
     return tds.Column(name, tds.NVarChar(4000))
 
 
+CALLS = "calls"  # stands for a procedure's name where there are several calls, or one
+
+
+def parse_calls(payload: bytes, version: int) -> rpc.RpcRequest:
+    """Read a message of calls as one call that has them as its arguments.
+
+    An ``executemany`` with parameter arrays comes as one message of many calls, with a byte between
+    them; pysqlbridge reads a message of one call only.
+    """
+    at = int.from_bytes(payload[:4], "little") if version >= packet.TDS_72 else 0
+    calls: list[rpc.Parameter] = []
+    while at < len(payload):
+        length = int.from_bytes(payload[at : at + 2], "little")
+        at += 2
+        if length == rpc.PROC_ID_SENTINEL:
+            known = rpc.ProcId(int.from_bytes(payload[at : at + 2], "little"))
+            name, at = f"sp_{known.name.lower()}", at + 2
+        else:
+            name, at = payload[at : at + 2 * length].decode("utf-16-le"), at + 2 * length
+        at += 2  # options
+        given: list[rpc.Parameter] = []
+        while at < len(payload) and payload[at] not in (0x80, 0xFE, 0xFF):
+            size = 2 * payload[at]
+            label = payload[at + 1 : at + 1 + size].decode("utf-16-le")
+            status, kind = payload[at + 1 + size], payload[at + 2 + size]
+            value, at = rpc._read_value(payload, at + 3 + size, kind)
+            given.append(rpc.Parameter(label, value, status))
+        at += 1  # what is between two calls
+        calls.append(rpc.Parameter("", rpc.RpcRequest(name, given)))
+    return rpc.RpcRequest(CALLS, calls)
+
+
+class Answers:
+    """The answers to several calls, one after the other."""
+
+    def __init__(self, answers: Sequence[Answer]) -> None:
+        self.answers = answers
+
+    def encode(self, version: int, server: str = "") -> bytes:
+        """Return their tokens; of all but the last, the end says that more is to come."""
+        written = [answer.encode(version, server) for answer in self.answers]
+        return b"".join(one[:-12] + b"\x01" + one[-11:] for one in written[:-1]) + written[-1]
+
+
 class Engine:
     """Answers what comes over the wire, and remembers it."""
-
-    PREPARED: ClassVar = {"spprepexec": 2, "spprepare": 2}
-    """Where these calls have their statement: behind the handle and the declarations."""
 
     def __init__(self) -> None:
         self.duck = duckdb.connect()
@@ -197,32 +239,36 @@ class Engine:
         self._connections: dict[int, tuple[int, object]] = {}
         self._lock = threading.Lock()
 
-    def __call__(self, query: Query) -> Answer:
+    def __call__(self, query: Query) -> Answer | Answers:
         """Answer one request, as pysqlbridge has read it."""
-        values = [*query.arguments, *query.parameters.values()]
-        name = query.procedure or ""
-        if not name and query.parameters:
-            name = "sp_executesql"
-        text = query.sql if not query.procedure else ""
-        known = name.lower().replace("_", "")
-        handle: int | None = None
-        if known in self.PREPARED:
-            text = str(values[2])
+        if query.procedure == CALLS:
+            return Answers([self._call(query, call) for call in query.arguments])
+        self._remember(query, "batch", query.sql, [])
+        return Answer(self.run(query.sql, []), call=False)
+
+    def _call(self, query: Query, call: Any) -> Answer:
+        values = [parameter.value for parameter in call.parameters]
+        known = call.procedure.lower().replace("_", "")
+        text, handle = "", None
+        if known == "spexecutesql":
+            text, values = str(values[0]), values[2:]
+        elif known in ("spprepexec", "spprepare"):  # behind the handle and the declarations
+            text, values = str(values[2]), values[3:] if known == "spprepexec" else []
             handle = next(self._handles)
             self._statements[handle] = text
-            values = values[3:] if known == "spprepexec" else []
         elif known == "spexecute":
             text, values = self._statements[values[0]], values[1:]
         elif known == "spunprepare":
             self._statements.pop(values[0], None)
-        self._remember(query, name, text, values)
+        self._remember(query, call.procedure, text, values)
         if known in ("spprepare", "spunprepare"):
             return Answer([], call=True, handle=handle)
-        if name and not text:
-            parts = self.procedures.get(name.rpartition(".")[2].lower())
-            missing = Fault(f"Could not find stored procedure '{name}'.", 2812)
-            return Answer(parts if parts is not None else [missing], call=True)
-        return Answer(self.run(text, values), call=bool(name), handle=handle)
+        if text:
+            return Answer(self.run(text, values), call=True, handle=handle)
+        parts = self.procedures.get(call.procedure.rpartition(".")[2].lower())
+        if parts is None:
+            parts = (Fault(f"Could not find stored procedure '{call.procedure}'.", 2812),)
+        return Answer(parts, call=True)
 
     def _remember(self, query: Query, name: str, text: str, values: Sequence[object]) -> None:
         with self._lock:
@@ -257,6 +303,8 @@ class Engine:
         return answer
 
     def _ask(self, text: str, values: Sequence[object]) -> list[Part]:
+        if (executes := EXECUTES.match(text)) and executes[1].lower() in self.procedures:
+            return list(self.procedures[executes[1].lower()])
         if waits := WAITS.match(text):
             time.sleep(float(waits[1]))
             text = text[waits.end() :]
@@ -384,10 +432,12 @@ def tds_server() -> Generator[TdsServer]:
     listener.logins_seen = server.logins
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
+    single, connection.parse_rpc = connection.parse_rpc, parse_calls
     try:
         yield server
     finally:
         listener.shutdown()
         listener.server_close()
         thread.join()
+        connection.parse_rpc = single
         engine.duck.close()
