@@ -10,7 +10,7 @@ matches figures with charges, prices them, splits the hours, and writes what is 
 
 A whole reader::
 
-    class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    class AcmeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         host: str
         user: str
         password: str = ""          # in the file: "${ACME_PASSWORD}"
@@ -20,8 +20,8 @@ A whole reader::
         latency = timedelta(minutes=45)
         retention = timedelta(days=7)
         grants = "GRANT SELECT ON sys.queries TO settlement"
-        Options = Options
-        options: Options
+        Options = AcmeOptions
+        options: AcmeOptions
 
         def open(self):
             import acme                             # the driver: here, and never above
@@ -201,6 +201,7 @@ class History:
             HistoryError: an option is missing, unknown or of the wrong kind, or a variable of the
                 environment that one refers to is not set.
         """
+        self._secrets: list[str] = []
         given = {name: self._expanded(name, value) for name, value in (options or {}).items()}
         if self.Options is None:
             if given:
@@ -289,7 +290,15 @@ class History:
                 f'[settle."{self.system}"]: {name} refers to ${{{variable}}}, which is not set '
                 "in the environment"
             )
+        self._secrets.append(found)
         return found
+
+    def without_secrets(self, text: str) -> str:
+        """Return a message without what the options took from the environment."""
+        for secret in self._secrets:
+            if secret:
+                text = text.replace(secret, "…")
+        return text
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")

@@ -1,0 +1,206 @@
+"""Finds the charge that a figure belongs to: by the system's own id, by its tag, by its statement.
+
+Only the id is proof. A tag is the same for all calls of one asset and job, so with it the statement
+and the time decide, and of several equal calls the nearest in time is taken: they are for the same
+asset and job, whichever it is. Without a tag, statement and time are believed only where there is
+no other call and no other figure that they would fit; what stays in doubt is left alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from costinsights.semconv import epoch_ns
+from costinsights.settlement.allocation import microseconds
+from costinsights.statement import parse
+from costinsights.tagging import tag_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
+
+    from costinsights.records import Charge
+    from costinsights.settlement.history import Figure
+
+How = Literal["id", "tag", "statement"]
+
+BATCH = "BATCH "
+"""How the operation of a call begins that the driver may send as several statements."""
+
+
+class Match(NamedTuple):
+    """A charge, and how it was found."""
+
+    charge: Charge
+    how: How
+
+
+class Matches(NamedTuple):
+    """`of` gives the match of a figure by its place; `doubtful` figures fit several charges."""
+
+    of: dict[int, Match]
+    doubtful: int
+
+
+def match(
+    figures: Sequence[Figure], charges: Iterable[Charge], system: str, skew: timedelta
+) -> Matches:
+    """Find the charges of figures. Each figure has one charge at most.
+
+    A charge has one figure, or as many as fit where it is a batch. `skew` is how far the clocks of
+    the system and of the programs may be apart.
+    """
+    return _Matching(figures, charges, system, skew).work()
+
+
+class _Call:
+    """A charge, with its time in µs; `taken` once it has its figure."""
+
+    __slots__ = ("batch", "charge", "end", "start", "tag", "taken")
+
+    def __init__(self, charge: Charge) -> None:
+        self.charge = charge
+        self.start = epoch_ns(charge.started_at) // 1000
+        self.end = epoch_ns(charge.ended_at) // 1000
+        self.batch = charge.operation.startswith(BATCH)
+        self.tag = tag_in(charge.tag) or charge.tag
+        self.taken = False
+
+
+class _Bucket:
+    """Calls of one kind, by their start."""
+
+    def __init__(self, calls: Iterable[_Call]) -> None:
+        self._calls = sorted(calls, key=lambda call: (call.start, call.charge.charge_id))
+        self._starts = [call.start for call in self._calls]
+        self._longest = max((call.end - call.start for call in self._calls), default=0)
+
+    def around(self, moment: int, skew: int) -> list[_Call]:
+        """Return the free calls that were under way at `moment`, or `skew` before or after."""
+        found: list[_Call] = []
+        at = bisect_right(self._starts, moment + skew)
+        while at > 0 and self._starts[at - 1] >= moment - skew - self._longest:
+            at -= 1
+            call = self._calls[at]
+            if call.end >= moment - skew and not call.taken:
+                found.append(call)
+        return found
+
+
+class _Matching:
+    def __init__(
+        self, figures: Sequence[Figure], charges: Iterable[Charge], system: str, skew: timedelta
+    ) -> None:
+        self._figures = figures
+        self._calls = sorted(
+            (_Call(charge) for charge in charges),
+            key=lambda call: (call.start, call.charge.charge_id),
+        )
+        self._system = system
+        self._skew = skew.days * 86_400 * 10**6 + skew.seconds * 10**6 + skew.microseconds
+        self._found: dict[int, Match] = {}
+        self._shapes: dict[int, frozenset[str]] = {}
+        # A program may speak to the system through another one's driver.
+        self._dialects = {system, *(call.charge.system for call in self._calls)}
+
+    def work(self) -> Matches:
+        self._by_id()
+        open_figures = [at for at in range(len(self._figures)) if at not in self._found]
+        self._by_tag(open_figures)
+        return Matches(self._found, self._by_statement(open_figures))
+
+    def _by_id(self) -> None:
+        known: dict[str, _Call] = {}
+        for call in self._calls:
+            if call.charge.vendor_id is not None:
+                known.setdefault(call.charge.vendor_id, call)
+        for at, figure in enumerate(self._figures):
+            same = known.get(figure.vendor_id or "")
+            if same is not None:
+                self._take(at, same, "id")
+
+    def _by_tag(self, figures: Iterable[int]) -> None:
+        buckets = self._buckets(lambda call: call.tag or "")
+        for at in figures:
+            figure = self._figures[at]
+            if not figure.tag:
+                continue
+            bucket = buckets.get(tag_in(figure.tag) or figure.tag)
+            if bucket is None:
+                continue
+            begun = microseconds(figure.started_at)
+            fitting = [
+                call for call in bucket.around(begun, self._skew) if self._could_be(at, call)
+            ]
+            if fitting:
+                nearest = min(
+                    fitting, key=lambda call: (abs(call.start - begun), call.charge.charge_id)
+                )
+                self._take(at, nearest, "tag")
+
+    def _by_statement(self, figures: Iterable[int]) -> int:
+        """Match what fits one another and nothing else; return how many figures stay in doubt."""
+        buckets = self._buckets(
+            lambda call: call.charge.statement.fingerprint if call.charge.statement else ""
+        )
+        fitting: dict[int, list[_Call]] = {}
+        wanted: dict[str, int] = {}
+        for at in figures:
+            if at in self._found or not self._figures[at].text:
+                continue
+            begun = microseconds(self._figures[at].started_at)
+            calls = [
+                call
+                for shape in sorted(self._shape(at))
+                if shape in buckets
+                for call in buckets[shape].around(begun, self._skew)
+                if self._agree(at, call)
+            ]
+            if calls:
+                fitting[at] = calls
+                for call in calls:
+                    wanted[call.charge.charge_id] = wanted.get(call.charge.charge_id, 0) + 1
+        doubtful = 0
+        for at, calls in fitting.items():
+            if len(calls) == 1 and (calls[0].batch or wanted[calls[0].charge.charge_id] == 1):
+                self._take(at, calls[0], "statement")
+            else:
+                doubtful += 1
+        return doubtful
+
+    # -- what fits ------------------------------------------------------------------------------
+
+    def _could_be(self, at: int, call: _Call) -> bool:
+        """Tell whether the statements do not speak against it."""
+        statement = call.charge.statement
+        if statement is None or not self._figures[at].text:
+            return self._agree(at, call)
+        return statement.fingerprint in self._shape(at) and self._agree(at, call)
+
+    def _agree(self, at: int, call: _Call) -> bool:
+        """Tell whether a figure and a call may have the same database and no different id."""
+        figure, charge = self._figures[at], call.charge
+        if charge.vendor_id is not None and figure.vendor_id is not None:
+            return False  # both have an id, and not the same one
+        here, there = figure.resource.namespace, charge.resource.namespace
+        return here is None or there is None or here.casefold() == there.casefold()
+
+    def _shape(self, at: int) -> frozenset[str]:
+        found = self._shapes.get(at)
+        if found is None:
+            text = self._figures[at].text or ""
+            found = frozenset(parse(text, dialect).fingerprint for dialect in self._dialects)
+            self._shapes[at] = found
+        return found
+
+    def _buckets(self, key: Callable[[_Call], str]) -> dict[str, _Bucket]:
+        kinds: dict[str, list[_Call]] = {}
+        for call in self._calls:
+            if not call.taken and (kind := key(call)):
+                kinds.setdefault(kind, []).append(call)
+        return {kind: _Bucket(calls) for kind, calls in kinds.items()}
+
+    def _take(self, at: int, call: _Call, how: How) -> None:
+        call.taken = not call.batch
+        self._found[at] = Match(call.charge, how)

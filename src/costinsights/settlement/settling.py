@@ -1,0 +1,940 @@
+"""`settle`: from a system's own history to later, better figures for the charges in the ledger.
+
+The order of work makes it safe to be interrupted at any point: everything is read and worked out
+first, the entries are then appended one by one under ids that do not change, and an entry that says
+what the ledger says already is not written. So settling again writes what is missing and nothing
+else, and settling twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import msgspec
+
+from costinsights import config as configuration
+from costinsights.attribution import clean_labels, overlay
+from costinsights.comments import attribution
+from costinsights.guard import suppressed
+from costinsights.ledger.reader import span_ids, timestamp
+from costinsights.ledger.writer import make_folder
+from costinsights.plugins import HISTORIES, find
+from costinsights.pricing import PriceBook, PriceBookError
+from costinsights.pricing.line import EXACT_PLACES
+from costinsights.pricing.pricer import price_of
+from costinsights.records import (
+    BASIS_RANK,
+    Charge,
+    ErrorInfo,
+    PriceInfo,
+    Resource,
+    StatementInfo,
+    decimal_text,
+)
+from costinsights.settlement.allocation import MICROSECOND, microseconds
+from costinsights.settlement.costing import (
+    PASSING,
+    Cost,
+    Costing,
+    Pool,
+    costs,
+    is_own,
+    joined,
+)
+from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch, utc
+from costinsights.settlement.matching import Matches, match
+from costinsights.settlement.writing import write
+from costinsights.statement import parse
+from costinsights.tagging import tag_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+
+    from costinsights.config import Config
+    from costinsights.pricing.line import Price
+
+FOLDER = "settlement"
+"""Where a ledger notes how far each system is settled."""
+INSTRUMENTOR = "settle"
+"""What stands for the instrumentor in charges that no instrumented program made."""
+IDLE = "IDLE"
+SELF = "costinsights.self"
+"""The label of what settlement itself costs."""
+
+HOUR = timedelta(hours=1)
+LONGEST = timedelta(days=31)
+"""An open end is looked after for so long where the system's history has no end of its own."""
+
+BETTER = "the charge has a better figure already"
+DOUBTFUL = "several calls fit it, and nothing tells which"
+
+
+class SettlementError(Exception):
+    """Nothing can be settled; the text says why and what to do. `grant` is what is missing."""
+
+    def __init__(self, message: str, *, grant: str = "") -> None:
+        super().__init__(message)
+        self.grant = grant
+
+
+class WouldWake(SettlementError):
+    """The system sleeps, and asking it would start it."""
+
+
+class Settled(msgspec.Struct, kw_only=True):
+    """What a settlement did, or with `dry_run` would do."""
+
+    system: str
+    since: datetime
+    until: datetime
+    dry_run: bool = False
+    resumed: datetime | None = None
+    """From where an earlier run had left something, before `since`."""
+    plan: tuple[str, ...] = ()
+    figures: int = 0
+    """Queries in the history, our own not counted."""
+    charges: int = 0
+    """Charges of the ledger in this time that instrumented programs made."""
+    found: dict[str, int] = {}
+    """How the charges of figures were found: by id, tag or statement."""
+    settled: int = 0
+    """Charges that got a later figure now."""
+    unchanged: int = 0
+    """Charges that had this very figure already."""
+    outside: int = 0
+    """Queries that no instrumented program made."""
+    added: int = 0
+    """Those of them that became charges now."""
+    without: int = 0
+    """Charges that the history has nothing about."""
+    idle: int = 0
+    """Rows of idle capacity, and of our own share of it, that are new or changed."""
+    amounts: dict[str, dict[str, str]] = {}
+    """What all of this comes to: by currency, of ``charges``, ``outside``, ``idle``, ``self``."""
+    left: dict[str, int] = {}
+    """Why figures were left for later or for good, and how many."""
+    unpriced: dict[str, int] = {}
+    """What the price book could not tell."""
+    incomplete: list[str] = []
+    """What the reader says of its history."""
+    failed: str = ""
+    """Why the history could not be read to its end."""
+    grant: str = ""
+    requests: int = 0
+    spent: dict[str, str] = {}
+    cost: str | None = None
+    """What the requests of this run cost; None where nobody knows."""
+    currency: str | None = None
+    next_since: datetime | None = None
+    """Where the next run begins by itself."""
+
+
+def settle(
+    system: str,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    *,
+    all: bool = False,  # noqa: A002  as it is called on the command line
+    dry_run: bool = False,
+    wake: bool = False,
+    ledger: str | os.PathLike[str] | None = None,
+    config: Any = None,
+    history: History | None = None,
+    now: datetime | None = None,
+    said: Callable[[Sequence[str]], None] | None = None,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Settled:
+    """Settle the charges of a system from its own history, from `since` to `until`.
+
+    Args:
+        system: The system's key, ``aws.redshift``.
+        since: Where to begin; None goes on from where the last run left off.
+        until: Where to end; None is now. Both in UTC, and widened to whole hours.
+        all: Also write charges for queries that ran outside of any instrumented program.
+        dry_run: Read and work out everything, and write nothing.
+        wake: Ask the system even where it is paused and would be started by that.
+        ledger: The ledger's folder; the configuration's by default.
+        config: A configuration file, or a mapping like one.
+        history: A reader to use in place of the one that is installed for the system.
+        now: The moment that counts as now.
+        said: Gets the plan, line by line, before anything is asked of the system.
+        progress: Gets what is being done, how much of it is done, and of how much (None: unknown).
+
+    Raises:
+        SettlementError: there is no reader for the system, its options are wrong, a permission is
+            missing, another run is at work, or it sleeps (`WouldWake`).
+        costinsights.ledger.writer.LedgerError: the ledger cannot be read or written.
+        ImportError: DuckDB is not installed.
+    """
+    loaded = configuration.load(ledger=None if ledger is None else os.fspath(ledger), config=config)
+    at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    with suppressed(), _alone(loaded.ledger, system):
+        reader = history or reader_of(system, loaded)
+        run = _Run(reader, loaded, at, everything=all, dry_run=dry_run, progress=progress)
+        return run.work(_aware(since), _aware(until), wake=wake, said=said)
+
+
+def systems() -> dict[str, str]:
+    """Return the systems that can be settled, with the place of each one's reader."""
+    return {name: plugin.value for name, plugin in sorted(find(HISTORIES).items())}
+
+
+def reader_of(system: str, config: Config) -> History:
+    """Make the reader of a system, with its options.
+
+    Raises:
+        SettlementError: there is none, or its options are wrong.
+    """
+    plugins = find(HISTORIES)
+    if system not in plugins:
+        nearest = configuration.nearest(system, plugins)
+        known = ", ".join(sorted(plugins)) or "none"
+        hint = f"did you mean {nearest}?" if nearest else f"known are: {known}"
+        raise SettlementError(f"there is no reader for the history of {system!r}; {hint}")
+    try:
+        kind = cast("type[History]", plugins[system].load())
+        return kind(config.settlement.get(system, {}))
+    except HistoryError as error:
+        raise SettlementError(str(error), grant=error.grant) from None
+    except Exception as error:
+        raise SettlementError(
+            f"the reader for the history of {system!r} does not load: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+class _History(NamedTuple):
+    """What was read, in an order that does not depend on the reader's."""
+
+    figures: list[Figure]
+    stretches: list[Stretch]
+    failed: str
+    grant: str
+
+
+class _Run:
+    """One settlement."""
+
+    def __init__(
+        self,
+        reader: History,
+        config: Config,
+        now: datetime,
+        *,
+        everything: bool,
+        dry_run: bool,
+        progress: Callable[[str, int, int | None], None] | None,
+    ) -> None:
+        self._reader = reader
+        self._system = reader.system
+        self._config = config
+        self._ledger = config.ledger
+        self._now = now
+        self._everything = everything
+        self._dry_run = dry_run
+        self._progress: Callable[[str, int, int | None], None] = progress or _nothing
+        self._book = _price_book(config)
+        self._oldest = now - min(reader.retention or LONGEST, LONGEST)
+        self._sums: dict[str, dict[str, int]] = {}
+        self._new: dict[str, Charge] = {}
+        """What is to be written, by charge id."""
+
+    def work(
+        self,
+        since: datetime | None,
+        until: datetime | None,
+        *,
+        wake: bool,
+        said: Callable[[Sequence[str]], None] | None,
+    ) -> Settled:
+        begin, end, resumed = self._period(since, until)
+        plan = self._plan(begin, end)
+        report = Settled(
+            system=self._system, since=begin, until=end, resumed=resumed, dry_run=self._dry_run
+        )
+        report.plan = tuple(self._told(plan))
+        if said is not None:
+            said(report.plan)
+        if plan.wakes is not None and not wake:
+            raise WouldWake(
+                f"{plan.wakes} Nothing was asked of it: say --wake if that is all right"
+            )
+        history = self._read(begin, end)
+        horizon = min(end, self._now - self._reader.latency)
+        costing = costs(
+            history.figures,
+            history.stretches,
+            self._book,
+            self._system,
+            horizon=horizon,
+            cut_off=bool(history.failed),
+        )
+        self._settle(report, history, costing)
+        self._account(report)
+        if not self._dry_run:
+            if self._new:
+                self._write()
+            report.next_since = self._note(report, history, costing, horizon)
+        report.failed, report.grant = history.failed, history.grant
+        report.unpriced = costing.unpriced
+        report.incomplete = [*self._reader.incomplete]
+        report.amounts = {
+            currency: {kind: decimal_text(units) for kind, units in kinds.items()}
+            for currency, kinds in self._sums.items()
+        }
+        return report
+
+    # -- what is to be read ---------------------------------------------------------------------
+
+    def _period(
+        self, since: datetime | None, until: datetime | None
+    ) -> tuple[datetime, datetime, datetime | None]:
+        """Return whole hours from begin to end, and where an earlier run had left off."""
+        left = _left_off(self._ledger, self._system)
+        begin = since or left
+        if begin is None:
+            raise SettlementError(
+                f"nothing of {self._system} has been settled in this ledger yet: say since when, "
+                "--since 7d"
+            )
+        resumed = left if left is not None and left < begin else None
+        begin = _hour(resumed or begin)
+        if self._reader.retention is not None and begin < self._now - self._reader.retention:
+            begin = self._now - self._reader.retention
+            self._reader.missing(
+                f"the system keeps its history for {_days(self._reader.retention)}: what is older "
+                "stays as it is"
+            )
+        end = min(_hour_after(until or self._now), self._now)
+        if begin >= end:
+            raise SettlementError(f"the time ends before it begins: since {begin}, until {end}")
+        return begin, end, resumed
+
+    def _plan(self, begin: datetime, end: datetime) -> Plan:
+        try:
+            return self._reader.plan(begin, end)
+        except HistoryError as error:
+            raise SettlementError(str(error), grant=error.grant) from None
+
+    def _told(self, plan: Plan) -> Iterator[str]:
+        yield from plan.reads
+        if plan.meters:
+            place, dimensions = self._reader.place
+            found = self._book.quote(self._system, plan.meters, place.region, **dimensions)
+            yield (
+                f"That costs {found.amount:f} {found.currency} at most."
+                if found.amount is not None
+                else f"What that costs is not known: {found.reason}"
+            )
+
+    def _read(self, begin: datetime, end: datetime) -> _History:
+        """Read the figures, those that ran beside them, and the capacity of all their time."""
+        reader = self._reader
+        figures: dict[object, Figure] = {}
+        stretches: list[Stretch] = []
+        failed = grant = ""
+        try:
+            reader.open()
+            self._collect(figures, begin, end)
+            first = min(
+                (
+                    figure.started_at
+                    for figure in figures.values()
+                    if figure.group is not None and figure.ended_at is not None
+                ),
+                default=begin,
+            )
+            first = _hour(max(first, self._oldest))
+            if first < begin:
+                # What began before has its shares in hours that others ran in as well.
+                self._collect(figures, first, begin)
+            stretches += reader.capacity(min(first, begin), _hour_after(end))
+        except HistoryError as error:
+            failed, grant = str(error), error.grant
+        except Exception as error:  # noqa: BLE001  a driver's: what was read is of use without it
+            failed = reader.without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])
+        finally:
+            reader.close()
+        if failed and not figures:
+            raise SettlementError(failed, grant=grant)
+        return _History(sorted(figures.values(), key=_place), stretches, failed, grant)
+
+    def _collect(self, figures: dict[object, Figure], begin: datetime, end: datetime) -> None:
+        for figure in self._reader.read(begin, end):
+            key: object = figure.vendor_id or _place(figure)
+            known = figures.get(key)
+            if known is None or _is_later(figure, known):
+                figures[key] = figure
+            if not len(figures) % 1000:
+                self._progress("reading the history", len(figures), None)
+
+    # -- what becomes of the charges ------------------------------------------------------------
+
+    def _settle(self, report: Settled, history: _History, costing: Costing) -> None:
+        begin, end = report.since, report.until
+        wanted = [
+            at
+            for at, figure in enumerate(history.figures)
+            if not is_own(figure)
+            and figure.started_at < end
+            and (figure.ended_at is None or figure.ended_at >= begin)
+        ]
+        figures = [history.figures[at] for at in wanted]
+        prices = [costing.costs[at] for at in wanted]
+        programs, ours = self._charges(begin, end, figures)
+        found = match(figures, programs, self._system, self._reader.skew)
+        report.figures = len(figures)
+        self._programs(report, figures, prices, found, ours)
+        self._outside(report, figures, prices, found, ours)
+        for pool in costing.pools:
+            if pool.stretch.started_at < end and pool.stretch.ended_at > begin:
+                self._pool(report, pool, ours)
+        matched = {one.charge.charge_id for one in found.of.values()}
+        within = [
+            charge
+            for charge in programs
+            if _text(begin) <= charge.ended_at and charge.started_at < _text(end)
+        ]
+        report.charges = len(within)
+        report.without = sum(charge.charge_id not in matched for charge in within)
+
+    def _charges(
+        self, begin: datetime, end: datetime, figures: Sequence[Figure]
+    ) -> tuple[list[Charge], dict[str, Charge]]:
+        """Return the charges of programs around this time, and those that settlement made, by id."""
+        from costinsights.ledger.live import literal
+        from costinsights.ledger.store import open_store
+
+        first = min((figure.started_at for figure in figures), default=begin)
+        lowest = min(first, begin) - HOUR - self._reader.skew
+        highest = end + HOUR + self._reader.skew
+        name = literal(self._system)
+        programs: list[Charge] = []
+        ours: dict[str, Charge] = {}
+        self._progress("reading the ledger", 0, None)
+        with open_store(self._ledger) as store:
+            for charge in store.charges(
+                f"(system = {name} OR resource_service = {name}) "
+                f"AND ended_at >= TIMESTAMP '{_naive(lowest)}' "
+                f"AND started_at < TIMESTAMP '{_naive(highest)}'"
+            ):
+                if charge.charge_id.startswith(f"{self._system}:"):
+                    ours[charge.charge_id] = charge
+                else:
+                    programs.append(charge)
+        return programs, ours
+
+    def _programs(
+        self,
+        report: Settled,
+        figures: Sequence[Figure],
+        prices: Sequence[Cost],
+        found: Matches,
+        ours: Mapping[str, Charge],
+    ) -> None:
+        """Give the charges of instrumented programs their later figures."""
+        of: dict[str, list[int]] = {}
+        for at, one in found.of.items():
+            of.setdefault(one.charge.charge_id, []).append(at)
+            report.found[one.how] = report.found.get(one.how, 0) + 1
+        if found.doubtful and not self._everything:
+            report.left[DOUBTFUL] = found.doubtful
+        for places in of.values():
+            charge = found.of[places[0]].charge
+            cost = _together([prices[at] for at in places])
+            later = self._later(charge, [figures[at] for at in places], cost)
+            if cost.reason:
+                _count(report.left, cost.reason)
+            if later is None:
+                continue
+            if BASIS_RANK[later.basis] < BASIS_RANK[charge.basis]:
+                _count(report.left, BETTER)
+                continue
+            self._sum(cost, "charges")
+            if later == charge:
+                report.unchanged += 1
+            else:
+                self._put(later)
+                report.settled += 1
+            for at in places:
+                self._take_back(ours.get(f"{self._system}:{figures[at].vendor_id}"))
+
+    def _later(self, charge: Charge, figures: Sequence[Figure], cost: Cost) -> Charge | None:
+        """Return a program's charge with the figures of the history; None while they are not known."""
+        if cost.reason in PASSING or (cost.amount is None and charge.basis != "unknown"):
+            return None
+        usage = {**charge.usage, **_meters(figures)}
+        usage.pop("capacity_seconds", None)
+        if cost.capacity:
+            usage["capacity_seconds"] = decimal_text(cost.capacity)
+        rows = [figure.rows for figure in figures if figure.rows is not None]
+        errors = [figure.error for figure in figures if figure.error]
+        ids = [figure.vendor_id for figure in figures if figure.vendor_id]
+        ended_at = charge.ended_at
+        if charge.partial:  # a job whose end nobody waited for, or rows that nobody fetched
+            ended_at = max(
+                ended_at,
+                *(_text(figure.ended_at) for figure in figures if figure.ended_at is not None),
+            )
+        return self._priced(
+            msgspec.structs.replace(
+                charge,
+                ended_at=ended_at,
+                partial=False,
+                usage=usage,
+                rows=sum(rows) if charge.rows is None and rows else charge.rows,
+                error=charge.error or (ErrorInfo(errors[0]) if errors else None),
+                vendor_id=charge.vendor_id or (ids[0] if len(ids) == 1 else None),
+            ),
+            cost,
+        )
+
+    def _priced(self, charge: Charge, cost: Cost) -> Charge:
+        """Return the charge with this cost; with the price as it stands where it is the same."""
+        if cost.amount is None or cost.price is None:
+            return charge
+        price = cost.price
+        known = charge.price
+        amount = decimal_text(cost.amount)
+        same = (charge.amount, charge.basis) == (amount, cost.basis)
+        if known is None or not same or (known.key, known.unit_price) != price[:2]:
+            known = PriceInfo(
+                price.key,
+                price.unit_price,
+                price.unit,
+                price.source,
+                price.as_of,
+                self._book.version,
+            )
+        return msgspec.structs.replace(
+            charge, amount=amount, currency=price.currency, basis=cost.basis, price=known
+        )
+
+    def _take_back(self, charge: Charge | None) -> None:
+        """Leave nothing on a charge of `--all` whose query has since come to a program's charge."""
+        if charge is not None and charge.amount is not None and Decimal(charge.amount):
+            self._put(msgspec.structs.replace(charge, amount=decimal_text(0), usage={"time_ns": 0}))
+
+    def _outside(
+        self,
+        report: Settled,
+        figures: Sequence[Figure],
+        prices: Sequence[Cost],
+        found: Matches,
+        ours: Mapping[str, Charge],
+    ) -> None:
+        """Write charges for queries that no instrumented program made, or say what they come to."""
+        for at, (figure, cost) in enumerate(zip(figures, prices, strict=True)):
+            if at in found.of:
+                continue
+            report.outside += 1
+            if cost.reason in PASSING:
+                if self._everything:
+                    _count(report.left, cost.reason)
+                continue
+            self._sum(cost, "outside")
+            if not self._everything or figure.vendor_id is None:
+                continue
+            if cost.reason:
+                _count(report.left, cost.reason)
+            charge_id = f"{self._system}:{figure.vendor_id}"
+            known = ours.get(charge_id)
+            charge = self._charge_of(figure, charge_id, cost, known)
+            if charge == known:
+                report.unchanged += 1
+            else:
+                self._put(charge, first=known is None)
+                report.added += 1
+
+    def _charge_of(
+        self, figure: Figure, charge_id: str, cost: Cost, known: Charge | None
+    ) -> Charge:
+        """Return a query of the history as a charge."""
+        statement = parse(figure.text, self._system) if figure.text else None
+        words = _words(figure.tag)
+        service = words.pop("service", None) or figure.program or ""
+        sources: list[tuple[str, Mapping[str, str]]] = [("tag", words)]
+        if figure.tag and not words:
+            comment = _commented(figure.tag)
+            sources.append((comment.pop("rule", "tag"), comment))
+        if statement is not None and statement.comment:
+            comment = dict(statement.comment)
+            sources.append((comment.pop("rule", "comment"), comment))
+        sources.append(("history", clean_labels(figure.labels)))
+        sources += [
+            (f"rule:{rule.name}", rule.labels)
+            for rule in self._config.rules
+            if rule.matches(
+                self._system,
+                figure.resource,
+                statement,
+                instrumentor=INSTRUMENTOR,
+                operation=figure.operation,
+                user=figure.user or "",
+            )
+        ]
+        usage = _meters([figure])
+        if cost.capacity:
+            usage["capacity_seconds"] = decimal_text(cost.capacity)
+        return self._made(
+            charge_id,
+            figure.started_at,
+            figure.ended_at or figure.started_at,
+            figure.resource,
+            figure.operation or (statement.operation if statement is not None else ""),
+            overlay(sources),
+            usage,
+            cost,
+            known,
+            statement=None
+            if statement is None
+            else StatementInfo(statement.fingerprint, statement.summary, statement.text),
+            rows=figure.rows,
+            error=ErrorInfo(figure.error) if figure.error else None,
+            tag=figure.tag,
+            vendor_id=figure.vendor_id,
+            service=service,
+            ran=True,
+        )
+
+    # -- what is nobody's call ------------------------------------------------------------------
+
+    def _pool(self, report: Settled, pool: Pool, ours: Mapping[str, Charge]) -> None:
+        """Write what of a stretch was idle, and what we used of it ourselves."""
+        stretch = pool.stretch
+        seconds = (stretch.ended_at - stretch.started_at) // timedelta(seconds=1)
+        number = f"#{pool.number}" if pool.number > 1 else ""
+        when = f"{stretch.group}:{stretch.started_at:%Y-%m-%dT%H:%M:%SZ}/{seconds}{number}"
+        length = (stretch.ended_at - stretch.started_at) // MICROSECOND * 10**9
+        for kind, operation, amount, labels in (
+            ("idle", IDLE, pool.idle, {"rule": "idle"}),
+            ("self", "SETTLE", pool.own, {SELF: "settle", "rule": "self"}),
+        ):
+            charge_id = f"{self._system}:{kind}:{when}"
+            known = ours.get(charge_id)
+            if not amount and known is None:
+                continue
+            capacity = length * amount // pool.units if pool.units else 0
+            cost = Cost(amount, pool.price, "allocated", capacity)
+            self._sum(cost, kind)
+            usage: dict[str, int | float | str] = {}
+            if capacity:
+                usage["capacity_seconds"] = decimal_text(capacity)
+            charge = self._made(
+                charge_id,
+                stretch.started_at,
+                stretch.ended_at,
+                stretch.resource,
+                operation,
+                labels,
+                usage,
+                cost,
+                known,
+            )
+            if charge != known:
+                self._put(charge, first=known is None)
+                report.idle += 1
+
+    def _account(self, report: Settled) -> None:
+        """Price our own requests; where they are billed each, they are a charge like any other."""
+        reader = self._reader
+        report.requests = reader.requests
+        report.spent = {name: str(quantity) for name, quantity in reader.spent.items()}
+        if not reader.spent:
+            return
+        place, dimensions = reader.place
+        day = self._now.date().isoformat()
+        found = self._book.quote(self._system, reader.spent, place.region, at=day, **dimensions)
+        cost = Cost(reason=found.reason)
+        if found.amount is not None:
+            amount = int(found.amount.scaleb(EXACT_PLACES))
+            report.cost, report.currency = decimal_text(amount), found.currency
+            cost = Cost(amount, price_of(found), "metered")
+        self._sum(cost, "self")
+        charge_id = f"{self._system}:settle:{os.urandom(10).hex()}"
+        usage: dict[str, int | float | str] = {"requests": reader.requests}
+        usage.update((name, _plain(quantity)) for name, quantity in reader.spent.items())
+        self._put(
+            self._made(
+                charge_id,
+                self._now,
+                self._now,
+                place,
+                "SETTLE",
+                {SELF: "settle", "rule": "self"},
+                usage,
+                cost,
+                None,
+                service=self._config.service,
+            ),
+            first=True,
+        )
+
+    def _made(
+        self,
+        charge_id: str,
+        started_at: datetime,
+        ended_at: datetime,
+        resource: Resource,
+        operation: str,
+        attribution: dict[str, str],
+        usage: dict[str, int | float | str],
+        cost: Cost,
+        known: Charge | None,
+        *,
+        statement: StatementInfo | None = None,
+        rows: int | None = None,
+        error: ErrorInfo | None = None,
+        tag: str | None = None,
+        vendor_id: str | None = None,
+        service: str = "",
+        ran: bool = False,
+    ) -> Charge:
+        """Return a charge that no program made. `known` is what the ledger has of it."""
+        duration = (ended_at - started_at) // MICROSECOND * 1000 if ran else 0
+        trace_id, span_id = span_ids(charge_id)
+        # What is the same as before keeps the price book that it was priced with.
+        before = (
+            (None, "unknown", None) if known is None else (known.amount, known.basis, known.price)
+        )
+        charge = Charge(
+            charge_id=charge_id,
+            revision=0 if known is None else known.revision,
+            system=self._system,
+            resource=resource,
+            operation=operation,
+            statement=statement,
+            started_at=_text(started_at),
+            ended_at=_text(max(started_at, ended_at)),
+            duration_ns=max(0, duration),
+            usage={"time_ns": max(0, duration), **usage},
+            rows=rows,
+            amount=before[0],
+            currency=None if known is None else known.currency,
+            basis=before[1],
+            price=before[2],
+            attribution=attribution,
+            tag=tag,
+            vendor_id=vendor_id,
+            trace_id=trace_id,
+            span_id=span_id,
+            parent_span_id=None,
+            error=error,
+            service=service,
+            host="",
+            pid=0,
+            instrumentor=INSTRUMENTOR,
+        )
+        return self._priced(charge, cost)
+
+    # -- the end --------------------------------------------------------------------------------
+
+    def _put(self, charge: Charge, *, first: bool = False) -> None:
+        """Have a charge written: as its `first` entry, or as a later one."""
+        self._new[charge.charge_id] = (
+            charge if first else msgspec.structs.replace(charge, revision=charge.revision + 1)
+        )
+
+    def _sum(self, cost: Cost, kind: str) -> None:
+        if cost.amount is not None and cost.price is not None:
+            kinds = self._sums.setdefault(cost.price.currency, {})
+            kinds[kind] = kinds.get(kind, 0) + cost.amount
+
+    def _write(self) -> None:
+        total = len(self._new)
+        write(
+            self._ledger,
+            self._new.values(),
+            exporters=self._config.exporters or (),
+            progress=lambda done: self._progress("writing", done, total),
+        )
+
+    def _note(
+        self, report: Settled, history: _History, costing: Costing, horizon: datetime
+    ) -> datetime | None:
+        """Note where the next run has to begin, and return it."""
+        left = _left_off(self._ledger, self._system)
+        reached = report.since if history.failed else horizon
+        open_since = [
+            figure.started_at
+            for figure, cost in zip(history.figures, costing.costs, strict=True)
+            if cost.reason in PASSING and not is_own(figure) and figure.started_at >= report.since
+        ]
+        following = max(min([max(reached, left or reached), *open_since]), self._oldest)
+        _leave_off(self._ledger, self._system, following)
+        return following
+
+
+# --- what is known of earlier runs ---------------------------------------------------------------
+
+
+def _place_of(ledger: str, system: str, end: str) -> str:
+    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in system)
+    return os.path.join(ledger, FOLDER, f"{safe.lstrip('.')}{end}")
+
+
+@contextmanager
+def _alone(ledger: str, system: str) -> Generator[None]:
+    """Let no two settlements of one system work on one ledger at the same time.
+
+    Raises:
+        SettlementError: another one is at work.
+    """
+    path = _place_of(ledger, system, ".lock")
+    make_folder(os.path.dirname(path))
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettlementError(
+                f"another settlement of {system} is at work on {ledger}"
+            ) from None
+        except OSError:
+            pass  # a file system without locks: there is no better than to believe we are alone
+        yield
+    finally:
+        os.close(fd)
+
+
+class _State(msgspec.Struct):
+    since: datetime
+
+
+def _left_off(ledger: str, system: str) -> datetime | None:
+    """Return where an earlier run left off; None where there was none."""
+    try:
+        with open(_place_of(ledger, system, ".json"), "rb") as file:
+            return msgspec.json.decode(file.read(), type=_State).since.astimezone(timezone.utc)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError:
+        return None  # emptied by a power failure: the next run is told since when
+
+
+def _leave_off(ledger: str, system: str, since: datetime) -> None:
+    path = _place_of(ledger, system, ".json")
+    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with open(fd, "wb") as file:
+        file.write(msgspec.json.encode(_State(since)))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(f"{path}.new", path)
+
+
+def _price_book(config: Config) -> PriceBook:
+    try:
+        return PriceBook.load(*config.price_books, capacities=config.capacities)
+    except PriceBookError as error:
+        raise SettlementError(str(error)) from None
+
+
+# --- figures -------------------------------------------------------------------------------------
+
+
+def _place(figure: Figure) -> tuple[datetime, str, str, str]:
+    """Return what puts figures in an order, and tells those without an id apart."""
+    what = f"{figure.ended_at}|{figure.group}|{figure.user}|{figure.tag}|{figure.text}"
+    return figure.started_at, figure.vendor_id or "", what, repr(sorted(figure.meters.items()))
+
+
+def _is_later(figure: Figure, other: Figure) -> bool:
+    """Tell which of two figures of one query to believe: the one that ended, later."""
+    if figure.ended_at is None or other.ended_at is None:
+        return figure.ended_at is not None
+    return figure.ended_at >= other.ended_at
+
+
+def _meters(figures: Sequence[Figure]) -> dict[str, int | float | str]:
+    """Return the meters of one figure, or the sums of several."""
+    if len(figures) == 1:
+        return {name: _plain(value) for name, value in figures[0].meters.items()}
+    sums: dict[str, Decimal] = {}
+    for figure in figures:
+        for name, value in figure.meters.items():
+            if isinstance(value, (int, float)):
+                sums[name] = sums.get(name, Decimal(0)) + Decimal(str(value))
+    return {name: _plain(value) for name, value in sums.items()}
+
+
+def _plain(value: float | str | Decimal) -> int | float | str:
+    """Return a quantity as JSON has it, whole where it is."""
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
+
+
+def _together(several: Sequence[Cost]) -> Cost:
+    """Return what the figures of one charge cost; the first that is not known decides."""
+    if len(several) == 1:
+        return several[0]
+    unknown = next((cost for cost in several if cost.amount is None), None)
+    if unknown is not None:
+        return Cost(reason=unknown.reason)
+    prices: list[Price] = list(
+        dict.fromkeys(cost.price for cost in several if cost.price is not None)
+    )
+    if len({price.currency for price in prices}) != 1:
+        return Cost(reason="its parts are priced in several currencies")
+    return Cost(
+        sum(cost.amount or 0 for cost in several),
+        joined(prices),
+        "allocated" if any(cost.basis == "allocated" for cost in several) else "metered",
+        sum(cost.capacity for cost in several),
+    )
+
+
+def _words(tag: str | None) -> dict[str, str]:
+    """Read a tag of ours, ``ci,asset=orders,job=nightly``, back into labels."""
+    found = tag_in(tag)
+    if found is None:
+        return {}
+    pairs = (word.partition("=") for word in found.split(",")[1:])
+    return clean_labels({key: value for key, _, value in pairs if key and value})
+
+
+def _commented(tag: str) -> dict[str, str]:
+    """Read a tag that another tool wrote: dbt puts its comment into Snowflake's query tag."""
+    return attribution((f"/* {tag} */",)) or {}
+
+
+def _nothing(_what: str, _done: int, _total: int | None) -> None:
+    pass
+
+
+def _count(reasons: dict[str, int], reason: str) -> None:
+    reasons[reason] = reasons.get(reason, 0) + 1
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    """Take a moment without a zone for UTC, as all of the ledger is."""
+    return None if moment is None else utc(moment)
+
+
+def _hour(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0, microsecond=0)
+
+
+def _hour_after(moment: datetime) -> datetime:
+    whole = _hour(moment)
+    return whole if whole == moment else whole + HOUR
+
+
+def _text(moment: datetime) -> str:
+    return timestamp(microseconds(moment) * 1000)
+
+
+def _naive(moment: datetime) -> str:
+    return moment.replace(tzinfo=None).isoformat(" ")
+
+
+def _days(span: timedelta) -> str:
+    return f"{span.days} days" if span.days != 1 else "a day"
