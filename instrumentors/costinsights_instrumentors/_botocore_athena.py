@@ -94,7 +94,8 @@ def state(execution: Mapping[str, Any]) -> State:
     )
 
 
-def _place(client: Any, request: Mapping[str, Any]) -> Place:
+def place_of(client: Any, request: Mapping[str, Any]) -> Place:
+    """Return the workgroup that a start names, in the region of its client."""
     return where(SYSTEM, client, request.get("WorkGroup") or "primary")
 
 
@@ -102,15 +103,16 @@ def _started(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[
     yield Run(answer.get("QueryExecutionId"))
 
 
-def _text(request: Mapping[str, Any]) -> str | None:
+def text(request: Mapping[str, Any]) -> str | None:
+    """Return the statement of a start."""
     return request.get("QueryString")
 
 
-def _rewritten(
-    args: tuple[Any, ...], kwargs: dict[str, Any], text: str
+def rewritten(
+    args: tuple[Any, ...], kwargs: dict[str, Any], changed: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    client, operation, request = args
-    return (client, operation, {**request, "QueryString": text}), kwargs
+    """Return the arguments of a start, whose request stands last, with another statement."""
+    return (*args[:-1], {**args[-1], "QueryString": changed}), kwargs
 
 
 def _one(_: object, answer: Mapping[str, Any]) -> Iterator[State]:
@@ -122,7 +124,7 @@ def _many(_: object, answer: Mapping[str, Any]) -> Iterator[State]:
 
 
 OPERATIONS = {
-    "StartQueryExecution": Operation(SYSTEM, Start(_place, _started, _text, _rewritten)),
+    "StartQueryExecution": Operation(SYSTEM, Start(place_of, _started, text, rewritten)),
     "GetQueryExecution": Operation(SYSTEM, states=_one),
     "BatchGetQueryExecution": Operation(SYSTEM, states=_many),
 }

@@ -135,6 +135,8 @@ class Run(NamedTuple):
     """What the request says about its size."""
     within: str = ""
     """What the id is unique in, where that is not the system: a cluster, a project."""
+    rows: int | None = None
+    """Rows, where the answer to the start tells them."""
 
 
 class State(NamedTuple):
@@ -163,6 +165,8 @@ class Start(NamedTuple):
     """From the request: the statement."""
     rewrite: Callable[[tuple[Any, ...], dict[str, Any], str], Arguments] | None = None
     """Returns a call's arguments with another statement in it, for ``tagging="comment"``."""
+    placed: Callable[[Any, Any, Any], Place] | None = None
+    """From client, request and answer: where the runs went, where only the answer can tell."""
 
 
 class Operation(NamedTuple):
@@ -302,20 +306,24 @@ class Watch:
         states = [] if operation.states is None else list(operation.states(request, answer))
         ended = {(state.within, state.id): state for state in states if _tells(state)}
         if operation.start is not None and span is not None:
-            self._starts(call, operation.start.runs(request, answer), ended)
+            self._starts(call, answer, operation.start.runs(request, answer), ended)
         for (within, id_), state in ended.items():
             opened = self.runs.take((operation.system, within, id_))
             if opened is not None:
                 self._finish(opened, state)
 
     def _starts(
-        self, call: Call, runs: Iterable[Run], ended: Mapping[tuple[str, str], State]
+        self, call: Call, answer: Any, runs: Iterable[Run], ended: Mapping[tuple[str, str], State]
     ) -> None:
         """Write a charge for each run that the call has started."""
-        spare = call.span
+        spare, (where, text, really) = call.span, call.given
+        start = call.asked.operation.start
+        if start is not None and start.placed is not None and spare is not None:
+            where, before = start.placed(call.asked.client, call.asked.request, answer), where
+            if where is not before:
+                spare = self._moved(spare, call.probe, (where, text, really))
         for run in runs:
             if spare is None:  # a further run of the same call
-                where, _, really = call.given
                 spare = self.recorder.begin(call.probe, (where, run.text, really), {})
             if spare is None:
                 return
@@ -324,6 +332,18 @@ class Watch:
                 spare = None
         if spare is not None:  # no run came of it, or one that was started before
             self.recorder.pause(spare)
+
+    def _moved(self, span: CostSpan, probe: Probe, given: tuple[Any, ...]) -> CostSpan | None:
+        """Return a span like this one, of another place."""
+        self.recorder.pause(span)
+        found = self.recorder.begin(probe, given, {})
+        if found is not None:
+            found.started_at, found.started, found.resumed = (
+                span.started_at,
+                span.started,
+                span.started,
+            )
+        return found
 
     def _start(self, system: str, span: CostSpan, run: Run, ended: State | None) -> bool:
         """Write the charge of a run; False where the vendor answered with a run we know."""
@@ -338,6 +358,7 @@ class Watch:
             span.note("o", run.operation)
         if run.meters:
             span.note("u", dict(run.meters))
+        span.rows = run.rows
         if ended is not None:
             self._finish(span, ended)
             return True
