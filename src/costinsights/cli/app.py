@@ -19,6 +19,7 @@ _COMMANDS = {
     "export": "costinsights.cli.export:export",
     "ledger": "costinsights.cli.ledger:ledger",
     "prices": "costinsights.cli.prices:prices",
+    "settle": "costinsights.cli.settle:settle",
 }
 
 

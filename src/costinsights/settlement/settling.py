@@ -82,6 +82,10 @@ class SettlementError(Exception):
         self.grant = grant
 
 
+class NotAsked(SettlementError):
+    """What was asked for cannot be: there is no such reader, or no such time."""
+
+
 class WouldWake(SettlementError):
     """The system sleeps, and asking it would start it."""
 
@@ -173,8 +177,8 @@ def settle(
     """
     loaded = configuration.load(ledger=None if ledger is None else os.fspath(ledger), config=config)
     at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
+    reader = history or reader_of(system, loaded)
     with suppressed(), _alone(loaded.ledger, system):
-        reader = history or reader_of(system, loaded)
         run = _Run(reader, loaded, at, everything=all, dry_run=dry_run, progress=progress)
         return run.work(_aware(since), _aware(until), wake=wake, said=said)
 
@@ -195,7 +199,7 @@ def reader_of(system: str, config: Config) -> History:
         nearest = configuration.nearest(system, plugins)
         known = ", ".join(sorted(plugins)) or "none"
         hint = f"did you mean {nearest}?" if nearest else f"known are: {known}"
-        raise SettlementError(f"there is no reader for the history of {system!r}; {hint}")
+        raise NotAsked(f"there is no reader for the history of {system!r}; {hint}")
     try:
         kind = cast("type[History]", plugins[system].load())
         return kind(config.settlement.get(system, {}))
@@ -298,7 +302,7 @@ class _Run:
         left = _left_off(self._ledger, self._system)
         begin = since or left
         if begin is None:
-            raise SettlementError(
+            raise NotAsked(
                 f"nothing of {self._system} has been settled in this ledger yet: say since when, "
                 "--since 7d"
             )
@@ -312,7 +316,7 @@ class _Run:
             )
         end = min(_hour_after(until or self._now), self._now)
         if begin >= end:
-            raise SettlementError(f"the time ends before it begins: since {begin}, until {end}")
+            raise NotAsked(f"the time ends before it begins: since {begin}, until {end}")
         return begin, end, resumed
 
     def _plan(self, begin: datetime, end: datetime) -> Plan:

@@ -1,0 +1,225 @@
+"""``costinsights settle``: later, better figures from a system's own history."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import click
+
+from costinsights.cli.console import (
+    EXIT_FAILED,
+    configuration,
+    ledger_option,
+    plainly,
+    show,
+)
+from costinsights.report.layout import Piece
+from costinsights.report.period import FORMS, moment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Sequence
+
+    from costinsights.report.layout import Line
+    from costinsights.settlement import Settled
+
+_KINDS = {
+    "charges": "the programs' charges",
+    "outside": "queries outside of them",
+    "idle": "idle",
+    "self": "asking for all this",
+}
+_HOW = {"id": "by id", "tag": "by tag", "statement": "by statement and time"}
+
+
+@click.command()
+@click.argument("system")
+@click.option(
+    "--since", metavar="TIME", help="Where to begin.  [default: where the last run left off]"
+)
+@click.option("--until", metavar="TIME", help="Where to end.  [default: now]")
+@click.option(
+    "--all",
+    "everything",
+    is_flag=True,
+    help="Also make charges of queries that no instrumented program ran.",
+)
+@click.option("--dry-run", is_flag=True, help="Read and work out everything, and write nothing.")
+@click.option("--wake", is_flag=True, help="Ask the system even if that starts it.")
+@click.option(
+    "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
+@ledger_option
+@plainly
+def settle(
+    system: str,
+    since: str | None,
+    until: str | None,
+    everything: bool,
+    dry_run: bool,
+    wake: bool,
+    style: str,
+    ledger: str | None,
+) -> None:
+    """Give charges of SYSTEM the figures of its own history (docs/settlement.md).
+
+    Settling again changes nothing that is settled and goes on with what was left. How SYSTEM is
+    reached stands in [settle."SYSTEM"] of the configuration. What will be read, and what that
+    costs, is said before it is done.
+
+    Exit code 1: it could not be settled, or not all of it; the next run goes on.
+    """
+    from costinsights.settlement import NotAsked, SettlementError
+    from costinsights.settlement import settle as work
+
+    configuration()  # mistakes in it are said
+    begin, end = _moment("--since", since), _moment("--until", until)
+    try:
+        with _progress() as progress:
+            report = work(
+                system,
+                begin,
+                end,
+                all=everything,
+                dry_run=dry_run,
+                wake=wake,
+                ledger=ledger,
+                said=_say,
+                progress=progress,
+            )
+    except NotAsked as error:
+        raise click.UsageError(str(error)) from error
+    except SettlementError as error:
+        click.echo(f"Error: {error}", err=True)
+        if error.grant:
+            click.echo(f"It needs:\n\n{_indented(error.grant)}", err=True)
+        sys.exit(EXIT_FAILED)
+    if style == "json":
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        show(list(_table(report)))
+    if report.failed:
+        click.echo(f"Error: {report.failed}", err=True)
+        if report.grant:
+            click.echo(f"It needs:\n\n{_indented(report.grant)}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _moment(option: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    try:
+        return moment(text, now).replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write {FORMS}", param_hint=option
+        ) from None
+
+
+def _say(lines: Sequence[str]) -> None:
+    for line in lines:
+        click.echo(f"reads {line}" if not line.endswith(".") else line, err=True)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.strip().splitlines())
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[str, int, int | None], None] | None]:
+    """Give a function that shows what is being done, where stderr is a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def advance(what: str, done: int, total: int | None) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        if what not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def _table(report: Settled) -> Iterator[Line]:
+    dry = "  (dry run: nothing was written)" if report.dry_run else ""
+    yield [
+        Piece(report.system, "bold"),
+        Piece(f"  {report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"),
+        Piece(dry, "yellow"),
+    ]
+    if report.resumed is not None:
+        yield _note(f"from {report.resumed:%Y-%m-%d %H:%M} on, where an earlier run had left off")
+    yield _fact("queries", report.figures, "in the history")
+    found = ", ".join(f"{count:,} {_HOW[how]}" for how, count in report.found.items())
+    yield _fact("charges", report.charges, f"in the ledger; found {found or 'none of them'}")
+    would = "would get" if report.dry_run else "got"
+    yield _fact("settled", report.settled, f"{would} a better figure now")
+    if report.unchanged:
+        yield _fact("unchanged", report.unchanged, "had this figure already")
+    if report.outside:
+        became = f"; {report.added:,} became charges now" if report.added else ""
+        hint = "" if report.added or report.unchanged else "; --all makes charges of them"
+        yield _fact("outside", report.outside, f"ran in no instrumented program{became or hint}")
+    if report.idle:
+        yield _fact("idle", report.idle, "rows of idle capacity and of our own use of it")
+    for currency, kinds in report.amounts.items():
+        for kind, name in _KINDS.items():
+            if kind in kinds:
+                amount = Decimal(kinds[kind])
+                yield [Piece(f"{amount:>22,.9f} {currency}  ", "bold"), Piece(name)]
+    if report.requests:
+        yield _fact("requests", report.requests, f"to the system{_cost(report)}")
+    for reason, count in report.left.items():
+        yield _fact("left", count, reason, "yellow")
+    if report.without:
+        yield _fact(
+            "without", report.without, "charges that the history has nothing about", "yellow"
+        )
+    for reason, count in report.unpriced.items():
+        yield _fact("unpriced", count, reason, "yellow")
+    for reason in report.incomplete:
+        yield _note(reason, "yellow")
+    if report.next_since is not None:
+        yield _note(f"The next run goes on from {report.next_since:%Y-%m-%d %H:%M} UTC.")
+
+
+def _cost(report: Settled) -> str:
+    if report.cost is None:
+        return ""
+    return f", for {Decimal(report.cost):,.9f} {report.currency}"
+
+
+def _fact(name: str, count: int, text: str, style: str = "") -> Line:
+    return [Piece(f"  {name:<10}", "dim"), Piece(f"{count:>10,}  "), Piece(text, style)]
+
+
+def _note(text: str, style: str = "dim") -> Line:
+    return [Piece(f"  {text}", style)]
