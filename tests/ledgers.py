@@ -84,6 +84,7 @@ class Program:
         labels: Mapping[str, str] | None = None,
         statement: str | None = "SELECT orders",
         text: str | None = None,
+        fingerprint: str | None = None,
         system: str = "postgresql",
         currency: str = "USD",
         revision: int = 0,
@@ -108,9 +109,9 @@ class Program:
         described = None
         if statement is not None:
             described = self._define(
-                ("s", statement, text),
+                ("s", statement, text, fingerprint),
                 StatementLine,
-                f"{abs(hash((statement, text))) & (1 << 64) - 1:016x}",
+                fingerprint or f"{abs(hash((statement, text))) & (1 << 64) - 1:016x}",
                 statement.partition(" ")[0],
                 statement,
                 text or f"{statement} WHERE id = ?",
