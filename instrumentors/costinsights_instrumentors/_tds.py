@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from costinsights.guard import swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rowcount
+from costinsights.tagging import can_carry
 from costinsights.unlocked import can_unlock, unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import ModuleType
 
+    from costinsights.hosts import Recognised
+    from costinsights.records import Resource
     from costinsights.span import CostSpan
+    from costinsights.tagging import TagInText
 
-SYSTEM = "microsoft.sql_server"
+SYSTEM, DEDICATED = "microsoft.sql_server", "azure.synapse_dedicated"
 # What drivers call the server they lead to, and its key; the first whose name begins so.
 SYSTEMS = (
     ("microsoft sql server", SYSTEM),
@@ -78,6 +82,7 @@ class Place:
         self.port = told or port
         self.namespace, self.system, self.application = namespace or None, system, application
         self.handle: object = None
+        self.recognised: Recognised | None = None
 
 
 def endpoint(server: str) -> tuple[str | None, str | None]:
@@ -110,6 +115,35 @@ def system_named(dbms: str) -> str:
 
 
 SERVER, DATABASE = "server|address|addr|servername|network address", "database|dbname"
+
+
+# In these it is known to be allowed (engines.md 5); behind VALUES, or in what is neither, it is left.
+_LABELLED = re.compile(
+    r"\s*(SELECT|WITH|UPDATE|DELETE|INSERT\b.*?\)?\s*SELECT)\b", re.IGNORECASE | re.DOTALL
+)
+_OPTION = re.compile(r"\bOPTION\s*\((?:[^()]|\([^()]*\))*(\))\s*$", re.IGNORECASE)
+
+
+def labelled(query: str | bytes, tag: str) -> tuple[str | bytes, str] | None:
+    """Return `query` with the tag as its label, and the label; None where that is in doubt.
+
+    A statement has one OPTION clause: one that is there gets the label as well, unless it has one.
+    A label is of letters, digits and underscores, at most 255 of them.
+    """
+    text = query if isinstance(query, str) else query.decode("latin-1")
+    if not can_carry(text) or "--" in text or not _LABELLED.match(text):
+        return None
+    word = re.sub(r"[^A-Za-z0-9]+", "_", tag)[:255]
+    found = _OPTION.search(text)
+    if found is None:
+        if re.search(r"\bOPTION\b", text, re.IGNORECASE):
+            return None
+        whole = f"{text} OPTION (LABEL = '{word}')"
+    elif re.search(r"\bLABEL\b", found[0], re.IGNORECASE):
+        return None
+    else:
+        whole = f"{text[: found.start(1)]}, LABEL = '{word}'{text[found.start(1) :]}"
+    return (whole if isinstance(query, str) else whole.encode("latin-1")), word
 
 
 class Messages:
@@ -245,6 +279,42 @@ class TDSInstrumentor(DBAPIInstrumentor):
         """Complete all that is open: at the end of the program nobody else will."""
         for span in self.open_spans():
             self.forget(span.key)
+
+    # -- what a connection leads to ---------------------------------------------------------------
+
+    def known(self, place: Place) -> Recognised:
+        """Return what the host's name, and the user, say of it."""
+        if place.recognised is None:
+            from costinsights.hosts import recognise
+            from costinsights.runtime import active
+
+            runtime = active()
+            declared = () if runtime is None else runtime.config.resources
+            place.recognised = recognise(place.system, super().resource(place), declared)
+        return place.recognised
+
+    def system_of(self, connection: Place) -> str:
+        """Return Azure SQL's key or Synapse's for their hosts."""
+        return self.known(connection).system
+
+    def resource(self, connection: Place) -> Resource:
+        """Add the service and the region, where they are known."""
+        from msgspec.structs import replace
+
+        known = self.known(connection)
+        return replace(super().resource(connection), service=known.service, region=known.region)
+
+    def region(self, connection: Place) -> str | None:
+        """Return the region that was declared: no host name of Azure's has it."""
+        return self.known(connection).region
+
+    def dimensions(self, connection: Place) -> Mapping[str, str]:
+        """Return what else was declared."""
+        return self.known(connection).dimensions
+
+    def tag_in_text(self, connection: Place) -> TagInText | None:
+        """A dedicated pool of Synapse keeps a label that its statement carries."""
+        return labelled if self.known(connection).service == DEDICATED else None
 
     # -- what a call used -----------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ driver gives every connection the same program name and refuses another, so ther
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from costinsights.instrumentor import Hook
 from costinsights_instrumentors._tds import (
@@ -27,9 +28,6 @@ from costinsights_instrumentors._tds import (
     first,
     words_of,
 )
-
-if TYPE_CHECKING:
-    from costinsights.records import Resource
 
 CURSOR = "mssql_python.cursor:Cursor"
 OPERATION, TABLE, BULK = (1, "operation"), (1, "table_name"), "INSERT BULK "
@@ -66,9 +64,19 @@ class MSSQLPythonInstrumentor(TDSInstrumentor):
         ),
     )
 
-    def connection_of(self, instance: Any) -> Any:
-        """Return the cursor's connection."""
-        return instance._connection
+    def __init__(self) -> None:
+        super().__init__()
+        self.known_places: WeakKeyDictionary[Any, Place] = WeakKeyDictionary()
+
+    def connection_of(self, instance: Any) -> Place:
+        """Return where the driver's own connection string, made of the program's, leads."""
+        connection = instance._connection
+        place = self.known_places.get(connection)
+        if place is None:
+            words = words_of(connection.connection_str)
+            place = Place(first(words, SERVER), None, first(words, DATABASE))
+            self.known_places[connection] = place
+        return place
 
     def unread(self, cursor: Any) -> bool | None:
         """Of a result that is only just there, the count of rows is still that of the one before."""
@@ -77,8 +85,3 @@ class MSSQLPythonInstrumentor(TDSInstrumentor):
         if span is not None and span.rows and not getattr(cursor, "_next_row_index", 1):
             span.rows -= max(cursor.rowcount, 0)
         return super().unread(cursor)
-
-    def resource(self, connection: Any) -> Resource:
-        """Read what the driver made of the program's connection string."""
-        words = words_of(connection.connection_str)
-        return super().resource(Place(first(words, SERVER), None, first(words, DATABASE)))

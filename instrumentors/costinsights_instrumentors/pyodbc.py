@@ -96,10 +96,6 @@ class PyODBCInstrumentor(TDSInstrumentor):
             return _place(connection, {})
         return place
 
-    def system_of(self, connection: Place) -> str:
-        """Return the system that the driver named."""
-        return connection.system
-
     def own_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         """Leave all that is to be named to `with_tag`."""
         raise LookupError("a keyword would come behind what the connection string says")
@@ -120,7 +116,7 @@ class PyODBCInstrumentor(TDSInstrumentor):
         keyword = next((name for name in ("app", "application name") if name in given), None)
         tag = tag_of({key: word for key, word in words.items() if key != "asset"})
         name = native_tag(given.get(keyword or ""), LONGEST_NAME, tag or "ci")
-        if name is None or any(char in name for char in "{};="):
+        if name is None or any(char in name for char in "{};"):
             return None
         if keyword is None or keyword in words_of(args[0]):
             return (f"APP={name};{args[0]}", *args[1:]), kwargs

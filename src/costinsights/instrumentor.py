@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from costinsights.recorder import Recorder
     from costinsights.records import Basis, Resource
+    from costinsights.tagging import TagInText
 
 # MySQL's drivers say 2**64 - 1 for "not known yet".
 UNKNOWN_ROWS = 1 << 63
@@ -316,6 +317,10 @@ class DBAPIInstrumentor:
         `words` are ``asset`` and ``job``, in characters that are safe everywhere. The program's own
         tags stay. None leaves the call as it is.
         """
+        return None
+
+    def tag_in_text(self, connection: Any) -> TagInText | None:
+        """Return what writes a tag into a statement's text there; None: a comment behind it."""
         return None
 
     def has_rows(self, cursor: Any, result: Any) -> bool:

@@ -20,12 +20,14 @@ from costinsights.attribution import active_scope
 from costinsights.orchestrators import present
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from costinsights.patching import Probe
     from costinsights.span import CostSpan
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+    TagInText = Callable[[str | bytes, str], tuple[str | bytes, str] | None]
+    """Returns a statement with a tag in it, and the tag as it stands there; None leaves it."""
 
 MARK = "ci"
 """How each tag begins."""
@@ -168,31 +170,32 @@ class NativeTagger:
 
 
 class CommentTagger:
-    """Appends a comment to the statements that can carry one without meaning anything else."""
+    """Appends a comment to the statements that can carry one without meaning anything else.
+
+    Where a system has a place of its own for a tag in the text (Synapse's label), it stands there.
+    """
 
     native = False
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str | bytes, str], str | bytes | None] = {}
+        self._known: dict[tuple[TagInText, str | bytes, str], tuple[str | bytes, str] | None] = {}
 
     def __call__(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Return the arguments with the tag in the statement, or as they are."""
-        query = _statement(probe, args, kwargs)
-        if query is None or probe.recorder is None or probe.hook.statement is None:
+        if probe.recorder is None or probe.hook.statement is None:
             return args, kwargs
-        tagged = self._tagged(query, self._tag(probe.recorder.labels))
-        if tagged is None:
+        found = self._tagged(probe, args, kwargs, probe.recorder.labels)
+        if found is None:
             return args, kwargs
         position, name = probe.hook.statement
         if len(args) > position:
-            return (*args[:position], tagged, *args[position + 1 :]), kwargs
-        return args, {**kwargs, name: tagged}
+            return (*args[:position], found[0], *args[position + 1 :]), kwargs
+        return args, {**kwargs, name: found[0]}
 
     def tag(self, span: CostSpan, labels: Mapping[str, str]) -> str | None:
         """Return the tag that the statement was given."""
-        query = _statement(span.probe, span.args or (), span.kwargs or {})
-        tag = self._tag(labels)
-        return None if query is None or self._tagged(query, tag) is None else tag
+        found = self._tagged(span.probe, span.args or (), span.kwargs or {}, labels)
+        return None if found is None else found[1]
 
     def _tag(self, labels: Mapping[str, str]) -> str | None:
         """Return the tag of this moment; the scope remembers it."""
@@ -205,16 +208,41 @@ class CommentTagger:
             tag = known[self, context] = tag_of(words)
             return tag
 
-    def _tagged(self, query: str | bytes, tag: str | None) -> str | bytes | None:
-        if tag is None or len(query) > MAX_TEXT:
+    def _tagged(
+        self,
+        probe: Probe,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        labels: Mapping[str, str],
+    ) -> tuple[str | bytes, str] | None:
+        query = _statement(probe, args, kwargs)
+        tag = None if query is None else self._tag(labels)
+        if query is None or tag is None or len(query) > MAX_TEXT:
             return None
+        way = _way(probe, args)
         try:
-            return self._known[query, tag]
+            return self._known[way, query, tag]
         except KeyError:
             if len(self._known) >= _MAX_KNOWN:
                 self._known.clear()
-            tagged = self._known[query, tag] = with_comment(query, tag)
-            return tagged
+            found = self._known[way, query, tag] = way(query, tag)
+            return found
+
+
+def _way(probe: Probe, args: tuple[Any, ...]) -> TagInText:
+    """Return how a tag gets into the text of a statement of this connection."""
+    if not args:
+        return by_comment
+    try:
+        return probe.instrumentor.tag_in_text(probe.connection_of(args[0])) or by_comment
+    except (AttributeError, ReferenceError):  # a cursor that was closed
+        return by_comment
+
+
+def by_comment(query: str | bytes, tag: str) -> tuple[str | bytes, str] | None:
+    """Write the tag as a comment."""
+    text = with_comment(query, tag)
+    return None if text is None else (text, tag)
 
 
 def _statement(probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | bytes | None:
