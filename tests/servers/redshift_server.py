@@ -48,9 +48,9 @@ CREATE TABLE sys_serverless_usage (
     charged_seconds int);
 CREATE TABLE svcs_concurrency_scaling_usage (
     start_time timestamp, end_time timestamp, queries bigint, usage_in_seconds bigint);
-CREATE TABLE svcs_s3query_summary (query int, s3_scanned_bytes bigint, s3_scanned_rows bigint);
-CREATE TABLE sys_external_query_detail (query_id bigint, segment_id int, returned_bytes bigint);
-CREATE TABLE sys_connection_log (session_id int, application_name char(250));
+CREATE TABLE svcs_s3query_summary (
+    userid int, query int, xid bigint, pid int, segment int, starttime timestamp,
+    endtime timestamp, s3_scanned_rows bigint, s3_scanned_bytes bigint);
 CREATE VIEW svv_all_tables AS SELECT table_schema AS schema_name, table_name
     FROM information_schema.tables;
 CREATE VIEW svv_all_columns AS SELECT table_schema AS schema_name, table_name, column_name
@@ -106,7 +106,7 @@ class Redshift:
         with self.direct() as connection:
             connection.execute(
                 "TRUNCATE sys_query_history, sys_serverless_usage, svcs_concurrency_scaling_usage,"
-                " svcs_s3query_summary, sys_external_query_detail, sys_connection_log"
+                " svcs_s3query_summary"
             )
 
     def statements(self) -> list[str]:
