@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
     from decimal import Decimal
 
 MICROSECOND = timedelta(microseconds=1)
@@ -91,22 +91,11 @@ def busy(claims: Iterable[Claim], start: int, end: int) -> int:
     """Return how long, within the stretch, at least one of the claims ran (µs)."""
     total, reached = 0, start
     for claim in sorted(claims, key=lambda claim: claim.start):
-        until = min(claim.end, end)
-        if until > reached:
-            total += until - max(claim.start, reached)
+        begun, until = max(claim.start, reached), min(claim.end, end)
+        if until > begun:
+            total += until - begun
             reached = until
     return total
-
-
-def covered(pieces: Sequence[tuple[int, int]], start: int, end: int) -> bool:
-    """Tell whether the pieces leave no gap between `start` and `end`."""
-    for begin, until in sorted(pieces):
-        if begin > start:
-            return False
-        start = max(start, until)
-        if start >= end:
-            return True
-    return start >= end
 
 
 def _overlap(claim: Claim, start: int, end: int) -> int | None:
