@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -29,7 +29,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     system: str | None
-    host: str | None
+    host: tuple[str, ...]
+    """Patterns; empty fits every host."""
     port: int | None
     database: str | None
     service: str | None
@@ -58,7 +59,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
             (self.system is None or self.system == system)
             and (self.port is None or self.port == port)
             and (self.service is None or self.service == service)
-            and (self.host is None or _glob(self.host.lower(), (address or "").lower()))
+            and (
+                not self.host
+                or any(_glob(pattern.lower(), (address or "").lower()) for pattern in self.host)
+            )
             and (self.database is None or _glob(self.database, namespace or ""))
         )
 
@@ -123,7 +127,7 @@ def read_entry(table: Mapping[str, object], number: int, path: str, place: int) 
     entry = Entry(
         name=name,
         system=fields.optional_text("system"),
-        host=fields.optional_text("host"),
+        host=_hosts(fields),
         port=_port(fields),
         database=fields.optional_text("database"),
         service=fields.optional_text("service"),
@@ -137,7 +141,7 @@ def read_entry(table: Mapping[str, object], number: int, path: str, place: int) 
         if line is not None and alone in fields:
             raise FieldError(alone, f"say either line or {alone}, not both")
     fields.finish(FIELDS)
-    if (entry.system, entry.host, entry.port, entry.database, entry.service) == (None,) * 5:
+    if not any((entry.system, entry.host, entry.port, entry.database, entry.service)):
         raise FieldError(
             None, "say what runs on it: system, host, port, database or service, or several"
         )
@@ -182,6 +186,14 @@ def _count(fields: Fields) -> Decimal:
     if not 0 < count < 10**9:
         raise FieldError("count", f"count {value!r} must be more than 0")
     return count
+
+
+def _hosts(fields: Fields) -> tuple[str, ...]:
+    """One pattern, or a list: several names of one thing that is paid for."""
+    value = fields.take("host")
+    if isinstance(value, list):
+        return Fields({"host": cast("list[object]", value)}).texts("host")
+    return () if value is None else (Fields({"host": value}).text("host"),)
 
 
 def _port(fields: Fields) -> int | None:
