@@ -94,16 +94,17 @@ class SeededHistory(History):
         error: Callable[[], Exception] | None = None,
         latency: timedelta = timedelta(0),
         retention: timedelta | None = None,
+        options: dict[str, object] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(options)
         self.figures = list(figures)
         self.stretches = list(stretches)
         self.wakes = wakes
         self.costs = costs or {}
         self.fails_after = fails_after
         self.error = error or (lambda: HistoryError("the connection went away"))
-        self.latency = latency  # type: ignore[misc]  a test has more than one latency
-        self.retention = retention  # type: ignore[misc]  and more than one retention
+        self.latency = latency  # type: ignore[misc]  # tests have several
+        self.retention = retention  # type: ignore[misc]  # as above
         self.asked: list[tuple[datetime, datetime]] = []
         self.is_open = False
 

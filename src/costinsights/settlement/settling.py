@@ -386,7 +386,7 @@ class _Run:
             for at, figure in enumerate(history.figures)
             if not is_own(figure)
             and figure.started_at < end
-            and (figure.ended_at is None or figure.ended_at >= begin)
+            and (figure.ended_at is None or figure.ended_at > begin or figure.started_at >= begin)
         ]
         figures = [history.figures[at] for at in wanted]
         prices = [costing.costs[at] for at in wanted]
