@@ -43,6 +43,7 @@ WITHOUT_WAREHOUSE = frozenset(
     (SHOW, ALTER_SESSION, USE, DDL, UPLOAD, *TRANSACTIONS.values(), MULTIPLE)
 )
 
+_COMMENTS = re.compile(r"(?s)^\s*(?:/\*.*?\*/\s*)+")
 _WAIT = re.compile(r"(?is)^\s*(call|select)\s+system\$wait\s*\(\s*([\d.]+)\s*\)\s*$")
 _USE = re.compile(r"(?is)^\s*use\s+(?:(warehouse|database|schema|role)\s+)?([\w.\"]+)\s*$")
 _ALTER = re.compile(r"(?is)^\s*alter\s+session\s+(set|unset)\s+(\w+)(?:\s*=\s*(.+?))?\s*$")
@@ -52,6 +53,7 @@ _CURRENT = re.compile(r"(?i)\bcurrent_(warehouse|database|schema|role|user|versi
 _STAGE = re.compile(
     r"(?is)^\s*create\s+.*?\bstage\b(?:\s+/\*.*?\*/)?\s+(?:if\s+not\s+exists\s+)?(\S+)"
 )
+_IDENTIFIER = re.compile(r"(?i)\bidentifier\(([^)]*)\)")
 _PUT = re.compile(r"(?is)^\s*put\s+(?:/\*.*?\*/\s*)?'?file://([^'\s]+)'?\s+'?@(\S+?)'?(?:\s+.*)?$")
 _NAMED = re.compile(r"(?is)^\s*(create|drop)\s+.*?\b(file\s+format|warehouse)\b")
 _COPY = re.compile(
@@ -206,6 +208,7 @@ class Session:
         self.warehouse: str | None = None
         self.role, self.user = "ANALYST", "TESTER"
         self._connection = account.connection.cursor()
+        self._lock = threading.Lock()  # DuckDB runs one statement a cursor
 
     def place(self, database: str | None, schema: str | None, warehouse: str | None) -> None:
         """Use what a login asks for, where the account has it."""
@@ -222,15 +225,16 @@ class Session:
         Raises:
             SQLError: as Snowflake would say it.
         """
-        text = text.strip().rstrip(";").strip()
+        text = _COMMENTS.sub("", text).strip().rstrip(";").strip()
         cancelled = cancelled or threading.Event()
         if found := _WAIT.match(text):
             self._awake()
             if cancelled.wait(float(found[2])):
                 raise SQLError(*CANCELLED)
             return _said(SELECT if found[1].lower() == "select" else CALL, "SYSTEM$WAIT", "waited")
+        written = _IDENTIFIER.sub(r"\1", _filled(text, values))
         for pattern, command in _COMMANDS:
-            if found := pattern.match(text):
+            if found := pattern.match(written):
                 return command(self, found)
         try:
             result = self._query(text, values)
@@ -259,7 +263,8 @@ class Session:
         kind = _kind_of(tree)
         if kind != SELECT:
             return Result(kind, _changes(kind, 0).slice(0, 0))
-        result = self._query(text, [None] * len(list(tree.find_all(exp.Placeholder))))
+        values = [None] * len(list(tree.find_all(exp.Placeholder)))
+        result = self._query(text, values, described=True)
         return Result(kind, result.table.slice(0, 0))
 
     def _awake(self) -> None:
@@ -273,7 +278,7 @@ class Session:
             warehouse.state = "STARTED"
             warehouse.resumed += 1
 
-    def _query(self, text: str, values: Sequence[object]) -> Result:
+    def _query(self, text: str, values: Sequence[object], *, described: bool = False) -> Result:
         tree = sqlglot.parse_one(text, read="snowflake")
         kind = _kind_of(tree)
         names = _names_of(tree)
@@ -287,17 +292,22 @@ class Session:
         for table in tree.find_all(exp.Table):
             if table.name.lower() in self.account.history.forbidden:
                 raise SQLError("002003", "02000", ABSENT.format(table.name))
-        if kind not in WITHOUT_WAREHOUSE and (tree.find(exp.Table) or kind != SELECT):
+        if (
+            not described
+            and kind not in WITHOUT_WAREHOUSE
+            and (tree.find(exp.Table) or kind != SELECT)
+        ):
             self._awake()
-        if self.database is not None:
-            self._connection.execute(f'USE "{self.database}"."{self.schema}"')
-        done: Any = self._connection.execute(tree.sql("duckdb"), list(values) or None)
-        if kind == DDL:
-            return _said(kind, "status", "Statement executed successfully.")
-        if kind in CHANGES:
-            row = done.fetchone()
-            return _changed(kind, int(row[0]) if row else 0)
-        table = done.to_arrow_table()
+        with self._lock:
+            if self.database is not None:
+                self._connection.execute(f'USE "{self.database}"."{self.schema}"')
+            done: Any = self._connection.execute(tree.sql("duckdb"), list(values) or None)
+            if kind == DDL:
+                return _said(kind, "status", "Statement executed successfully.")
+            if kind in CHANGES:
+                row = done.fetchone()
+                return _changed(kind, int(row[0]) if row else 0)
+            table = done.to_arrow_table()
         names = names or [name.upper() for name in table.column_names]
         return Result(kind, table.rename_columns(names))
 
@@ -324,7 +334,7 @@ class Session:
         """``ALTER SESSION SET name = value`` and ``UNSET name``."""
         name, value = found[2].upper(), (found[3] or "").strip()
         if found[1].lower() == "unset":
-            self.parameters.pop(name, None)
+            self.parameters[name] = ""  # every parameter's default, as far as tests know
         elif value.startswith("'"):
             self.parameters[name] = value[1:-1].replace("''", "'")
         else:
@@ -431,6 +441,13 @@ _COMMANDS = (
     (_PUT, Session.put),
     (_COPY, Session.copy),
 )
+
+
+def _filled(text: str, values: Sequence[object]) -> str:
+    """Return a command with its bound values in it; they are names."""
+    for value in values:
+        text = text.replace("?", str(value), 1)
+    return text
 
 
 def _plain(name: str) -> str:
