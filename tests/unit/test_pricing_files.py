@@ -121,7 +121,7 @@ def built_in_lines() -> tuple[PriceLine, ...]:
 
 def test_every_line_says_all_that_it_must() -> None:
     lines = built_in_lines()
-    assert len(lines) == 244
+    assert len(lines) >= 244
     for line in lines:
         where = line.key
         for field in ("provider", "service", "sku", "system", "meter", "region", "unit", "source"):
@@ -398,7 +398,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_good(tmp_path: Path) -> None:
-    assert len(load(tmp_path, "").lines()) == 244
+    assert len(load(tmp_path, "").lines()) == len(built_in_lines())
 
 
 # Mutations
