@@ -102,6 +102,8 @@ class Probe:
         "name",
         "of",
         "operation",
+        "plain",
+        "position",
         "prefix",
         "prepares",
         "recorder",
@@ -119,6 +121,9 @@ class Probe:
         self.follows = instrumentor.follows
         self.statement, self.batch = hook.statement, hook.batch
         self.operation, self.lazy, self.prefix = hook.operation, hook.lazy, hook.prefix
+        # Whether the argument is the statement, and all that is said of it.
+        self.plain = hook.statement is not None and not hook.prefix and hook.operation is None
+        self.position = hook.statement[0] if hook.statement is not None else 0
         self.rows, self.deferred = hook.rows, hook.deferred
         self.prepares, self.begins = hook.prepares, hook.begins
         self.of = attrgetter(hook.of) if hook.of else None
@@ -270,8 +275,10 @@ def wrap(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
         make = _beginning_wrapper
     elif hook.fetch is not None and hook.leaf:
         make = fetch_wrapper
+    elif hook.kind == "call" and hook.fetch is None:
+        make = _statement_wrapper
     elif hook.kind == "call" and hook.fetch != "arrival":
-        make = _call_wrapper if hook.fetch is None else _fetch_wrapper
+        make = _fetch_wrapper
     elif hook.kind == "async":
         from costinsights.awaited import call_wrapper
         from costinsights.awaited import fetch_wrapper as async_fetch_wrapper
@@ -296,7 +303,7 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
     target, leaf = probe.hook.target, probe.hook.leaf
 
-    # Written out, where the other kinds call `begin` and `end`: this is the hot path.
+    # Written out, where the other kinds call `begin` and `end`: many calls come this way.
     def call(*args: Any, **kwargs: Any) -> Any:
         recorder = probe.recorder
         if recorder is None or (other := held()) is name or other is SUPPRESSED:
@@ -331,6 +338,13 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
         return result
 
     return call
+
+
+def _statement_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
+    from costinsights.usual import may_be_usual, usual_wrapper
+
+    general = _call_wrapper(function, probe)
+    return usual_wrapper(function, probe, general) if may_be_usual(probe) else general
 
 
 def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:

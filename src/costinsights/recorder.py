@@ -36,6 +36,7 @@ from costinsights.owed import Owed
 from costinsights.pricing.line import Price
 from costinsights.records import (
     MAX_INTEGER,
+    PRICED,
     AttributionLine,
     EntryLine,
     PriceLineRef,
@@ -86,17 +87,34 @@ class References:
     The fields but `definitions` are the numbers that stand in the entry, 0 for none.
     """
 
-    __slots__ = ("attribution", "definitions", "price", "resource", "statement")
+    __slots__ = (
+        "attribution",
+        "definitions",
+        "price",
+        "resource",
+        "statement",
+        "target",
+        "text",
+        "who",
+    )
 
     def __init__(
         self, target: Target, attribution: Definition, statement: Definition | None
     ) -> None:
         price = target.price
+        self.target = target
+        self.who = attribution
         self.definitions = (target, attribution, statement, price)
         self.resource = target.number
         self.attribution = attribution.number
         self.statement = 0 if statement is None else statement.number
         self.price = 0 if price is None else price.number
+        # As it stands in an entry, for `usual`.
+        self.text = b',"r":%d,"a":%d' % (self.resource, self.attribution)
+        if self.statement:
+            self.text += b',"s":%d' % self.statement
+        if self.price:
+            self.text += b',"p":%d' % self.price
 
 
 class Target(Definition):
@@ -161,6 +179,8 @@ class Recorder:
         self.labels = dict(labels or {})
         self.rules = rules
         self.tagger = tagger
+        # Whether nothing of a call but its scope decides who it is for.
+        self.plain = tagger is None and not rules
         # What an earlier recorder found out went by other labels and rules.
         for scope in active_scope().chain:
             scope.resolved.clear()
@@ -169,15 +189,15 @@ class Recorder:
         # What was prepared and has not been run, by identity: it is no call yet.
         self.prepared: dict[int, tuple[ref[Any], CostSpan]] = {}
         self.owed = Owed(self)
-        self._calls = count(1)
-        self._targets: dict[int, tuple[ref[Any], Target]] = {}
+        self.calls = count(1)
+        self.targets: dict[int, tuple[ref[Any], Target]] = {}
         self._known_targets: dict[object, Target] = {}
         # By system, then by text.
         self._statements: dict[str, dict[str, tuple[Statement, Definition]]] = {}
         self._fingerprints: dict[str, Definition] = {}
         self._cached_text = 0
         # How many modules were loaded when none of them was an orchestrator.
-        self._without_orchestrator = -1
+        self.without_orchestrator = -1
         self._attributions: dict[tuple[tuple[str, str], ...], Definition] = {}
         self._prices: dict[Price, Definition] = {}
         self._references: dict[tuple[Target, Definition, Definition | None], References] = {}
@@ -185,7 +205,7 @@ class Recorder:
     def forked(self, writer: Writer) -> None:
         """Begin anew in a forked child: calls that the parent has under way stay the parent's."""
         self.writer = writer
-        self._calls = count(1)
+        self.calls = count(1)
         self.opened.clear()
         self.prepared.clear()
         self.owed.clear()
@@ -205,13 +225,13 @@ class Recorder:
             connection = probe.connection_of(instance)
         except (AttributeError, ReferenceError):  # a cursor that was closed, or never opened
             connection = None
-        known = self._targets.get(id(connection))
+        known = self.targets.get(id(connection))
         if known is not None and known[0]() is connection:
             target = known[1]
         else:
             target = self._target(probe, connection)
         if self.opened and probe.lazy:
-            self._supersede(instance)
+            self.supersede(instance)
         if self.prepared and (span := self._take_up(probe, args, kwargs)) is not None:
             return span
         span = CostSpan(self, probe, target, args, kwargs)
@@ -222,6 +242,23 @@ class Recorder:
         span.started = span.resumed = now = perf_counter_ns()
         if target.capacity is not None:
             span.entered = target.capacity.enter(now)
+        return span
+
+    def late(
+        self,
+        probe: Probe,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        parent: str | None,
+        started_at: int,
+    ) -> CostSpan:
+        """Return the span of a call that is over, and that turned out not to be a usual one."""
+        span = CostSpan(self, probe, target, args, kwargs)
+        span.started_at = started_at
+        if parent is not None:
+            span.parent = parent
+            span.rare = True
         return span
 
     def resume(self, span: CostSpan) -> None:
@@ -253,7 +290,8 @@ class Recorder:
             if capacity is not None:
                 span.share += capacity.leave(now, span.entered)
         probe = span.probe
-        self._describe(span)
+        if not span.number:
+            self._describe(span)
         cursor = span.args[0] if span.args else None
         if probe.prepares and error is None and result is not None:
             if probe.instrumentor.prepared(span.args or (), span.kwargs or {}, result):
@@ -267,7 +305,11 @@ class Recorder:
             if probe.follows:
                 self._follow(span, cursor, None)
                 self._finish(span)
-        elif probe.deferred and self.owed.add(span, cursor, probe.instrumentor.owed(cursor)):
+        elif (
+            probe.deferred
+            and (tokens := probe.instrumentor.owed(cursor)) != ()
+            and self.owed.add(span, cursor, tokens)
+        ):
             pass  # the answers will be counted when they come
         elif probe.rows is not None:
             span.rows = probe.rows(cursor, result)
@@ -459,7 +501,7 @@ class Recorder:
             # otherwise the span ends here, with what is known.
             if not hasattr(getattr(type(cursor), "__del__", None), "__costinsights__"):
                 return
-        span.partial = span.rare = True
+        span.partial = True
         span.key = key
         self.opened[key] = span
 
@@ -476,7 +518,7 @@ class Recorder:
             del self.opened[span.key]
         span.cursor, span.key = None, 0
 
-    def _supersede(self, cursor: object) -> None:
+    def supersede(self, cursor: object) -> None:
         """A cursor runs its next statement: the rows of the last one will never be read."""
         span = self.opened_by(cursor)
         if span is not None:
@@ -485,9 +527,23 @@ class Recorder:
     # -- what a span says -----------------------------------------------------------------------
 
     def _describe(self, span: CostSpan) -> None:
+        """Say once what the span is: its statement, who it is for, and what entries refer to."""
         if span.number:
             return  # when it was prepared
-        probe = span.probe
+        span.number = next(self.calls)
+        span.scope = scope = innermost() or root
+        probe, target, args = span.probe, span.target, span.args
+        if self.plain and probe.plain and len(modules) == self.without_orchestrator:
+            # As nearly always: a text that was seen before, in a scope that knows it. The rest of
+            # this method says what that stands for.
+            position = probe.position
+            query = args[position] if args and len(args) > position else None
+            if query.__class__ is str and (known := target.texts.get(query)) is not None:
+                refers = scope.resolved.get((target, known[1]))
+                if refers is not None and not known[0].comment:
+                    span.statement, span.definition = known
+                    span.refers, span.attribution = refers, refers.who
+                    return
         statement = definition = None
         if probe.statement is not None:
             position, name = probe.statement
@@ -501,11 +557,9 @@ class Recorder:
         span.statement, span.definition = statement, definition
         if probe.operation is not None:
             span.note("o", probe.operation)
-        span.number = next(self._calls)
-        span.scope = scope = innermost() or root
         # What an attribution depends on; None where, as mostly, that is the scope alone.
         key: object = None
-        if len(modules) != self._without_orchestrator:
+        if len(modules) != self.without_orchestrator:
             key = self._orchestrator()
         if self.rules:
             key = (key, statement, span.target, probe.operation)
@@ -515,6 +569,9 @@ class Recorder:
         if found is None:
             found = self._attribute(scope, key, statement, span)
         span.attribution = found
+        span.refers = self._refer(target, found, definition)
+        if key is None and definition is not None:
+            scope.resolved[target, definition] = span.refers
         if self.tagger is not None and (tag := self.tagger.tag(span, self.labels)) is not None:
             span.note("g", tag)
 
@@ -563,7 +620,7 @@ class Recorder:
         """Ask who runs; where none is loaded, not again before another module has been."""
         found = orchestrators.present()
         if found is None and not orchestrators.may_be_present():
-            self._without_orchestrator = len(modules)
+            self.without_orchestrator = len(modules)
         return found
 
     def _text(self, span: CostSpan, query: Any) -> str | None:
@@ -610,7 +667,7 @@ class Recorder:
             self._known_targets[known] = target
         key = id(connection)
         try:
-            self._targets[key] = ref(connection, lambda _: self._targets.pop(key, None)), target
+            self.targets[key] = ref(connection, lambda _: self.targets.pop(key, None)), target
         except TypeError:
             return target  # a connection that cannot be followed is asked again each time
         return target
@@ -694,32 +751,32 @@ class Recorder:
 
     def _write(self, span: CostSpan) -> None:
         """Write what is known of the span as one entry, and note what it costs its scopes."""
-        target, attribution, definition = span.target, span.attribution, span.definition
-        refers = self._references.get((target, attribution, definition))
-        if refers is None:
-            refers = self._refer(target, attribution, definition)
+        target = span.target
+        refers = span.refers
+        if refers.target is not target:  # which has got a price since
+            refers = self._refer(target, span.attribution, span.definition)
         share, capacity = span.share, target.capacity
         amount: int | None
         if capacity is not None:
             amount = share * capacity.numerator // capacity.denominator  # `units`, written out
         else:
             amount = span.amount
-        entry = EntryLine(
-            span.number,
-            span.started_at,
-            span.duration,
-            refers.resource,
-            refers.attribution,
-            refers.statement,
-            refers.price,
-            span.rows,
-            share,
-            amount if amount is None or amount < MAX_INTEGER else decimal_text(amount),
-        )
-        if span.rare:
-            self._add_rare(entry, span)
-        body = _encode(entry)[:-1]
-        line = body + b',"z":"%014x"}\n' % (len(body) << 32 | crc32(body))  # see ledger.seal
+        rows = span.rows
+        if span.rare or rows is None or amount is None or amount >= MAX_INTEGER:
+            body = self._encoded(span, refers, amount)
+        else:
+            body = PRICED % (
+                span.number,
+                span.started_at,
+                span.duration,
+                refers.text,
+                rows,
+                share,
+                amount,
+            )
+            if span.partial:
+                body += b',"l":true'
+        line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))  # see ledger.seal
         told = span.counted
         span.counted = amount or 0
         writer = self.writer
@@ -733,13 +790,33 @@ class Recorder:
         if len(untold) > MAX_UNTOLD:
             add_up()
 
+    def _encoded(self, span: CostSpan, refers: References, amount: int | None) -> bytes:
+        """Return an entry as it is before its seal: the JSON object but for its last brace."""
+        entry = EntryLine(
+            span.number,
+            span.started_at,
+            span.duration,
+            refers.resource,
+            refers.attribution,
+            refers.statement,
+            refers.price,
+            span.rows,
+            span.share,
+            amount if amount is None or amount < MAX_INTEGER else decimal_text(amount),
+        )
+        if span.rare or span.partial:
+            self._add_rare(entry, span)
+        return _encode(entry)[:-1]
+
     def _refer(
         self, target: Target, attribution: Definition, definition: Definition | None
     ) -> References:
-        if len(self._references) >= MAX_STATEMENTS:
-            self._references.clear()
-        found = References(target, attribution, definition)
-        self._references[target, attribution, definition] = found
+        found = self._references.get((target, attribution, definition))
+        if found is None:
+            if len(self._references) >= MAX_STATEMENTS:
+                self._references.clear()
+            found = References(target, attribution, definition)
+            self._references[target, attribution, definition] = found
         return found
 
     def _add_rare(self, entry: EntryLine, span: CostSpan) -> None:

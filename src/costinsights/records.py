@@ -204,6 +204,12 @@ class EntryLine(msgspec.Struct, tag_field="k", tag="e", omit_defaults=True):
     i: str | None = None
 
 
+# The usual entry as the encoder would write it, from its fields by position: n, t, d, what it refers
+# to (`r` to `p`, as text), w, f and m. Filling it in takes half the encoder's time.
+UNPRICED = b'{"k":"e","n":%d,"t":%d,"d":%d%b,"w":%d'
+PRICED = UNPRICED + b',"f":%d,"m":%d'
+
+
 class LossLine(msgspec.Struct, frozen=True, tag_field="k", tag="x"):
     """Entries that could not be written before the disk came back, per reason."""
 

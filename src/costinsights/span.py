@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from costinsights.attribution import Scope
     from costinsights.patching import Probe
-    from costinsights.recorder import Definition, Recorder, Target
+    from costinsights.recorder import Definition, Recorder, References, Target
     from costinsights.statement import Statement
 
 
@@ -41,6 +41,7 @@ class CostSpan:
         "probe",
         "rare",
         "recorder",
+        "refers",
         "resumed",
         "revision",
         "rows",
@@ -56,6 +57,8 @@ class CostSpan:
 
     attribution: Definition
     definition: Definition | None
+    refers: References
+    """The definitions that its entries refer to, by number."""
     scope: Scope
     statement: Statement | None
     started_at: int
@@ -100,6 +103,14 @@ class CostSpan:
         self.key = 0  # of the cursor, while it has rows to bring
         self.source: object = None  # of the figures that are final with the last row
         self.extra: dict[str, Any] | None = None  # under records.EntryLine's names: u, o, e, i
+
+    def clock(self, started: int, ended: int, share: int) -> None:
+        """Take over what the clocks of a call have shown that is over."""
+        self.running = False
+        self.started = self.resumed = started
+        self.ended = ended
+        self.duration = ended - started
+        self.share = share
 
     def note(self, name: str, value: object) -> None:
         """Keep one of the rare fields for the entry."""
