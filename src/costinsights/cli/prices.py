@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from costinsights.cli.console import configuration, ledger_at, ledger_option, plainly, progress
 from costinsights.pricing import PriceBook, PriceBookError
+from costinsights.report.layout import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence, Sized
@@ -181,6 +183,40 @@ def quote(
             raise click.UsageError(f"{name} is given twice")
         kind[name] = value
     _print_quote(ask(book, system, usage, region, dims, at), style)
+
+
+@prices.command("missing")
+@_formats("table", "json")
+@ledger_option
+@plainly
+def missing_(style: str, ledger: str | None) -> None:
+    """List what the ledger's charges have no price for, and what to add.
+
+    Each gap is told once, with the calls that it leaves without a price. Exit code 0, gaps or not.
+    """
+    from costinsights.ledger.store import open_store
+    from costinsights.plugins import HISTORIES, find
+    from costinsights.report.missing import missing
+
+    directory = ledger_at(ledger)
+    config = configuration()
+    try:
+        book = PriceBook.load(*config.price_books, capacities=config.capacities)
+    except PriceBookError as error:
+        raise _Refused(str(error)) from None
+    with progress("reading") as advance, open_store(directory, progress=advance) as store:
+        found = missing(store, book, tuple(find(HISTORIES)))
+    if style == "json":
+        click.echo(json.dumps([gap._asdict() for gap in found], indent=2, ensure_ascii=False))
+        return
+    if not found:
+        click.echo("Every charge has a price.")
+        return
+    table = _table("system", "where", "missing", "calls", "what to do", right=("calls",))
+    for gap in found:
+        where = visible(gap.where)
+        table.add_row(*map(Text, (gap.system, where, gap.key, f"{gap.calls:,}", gap.add)))
+    _print(table)
 
 
 class _Refused(click.ClickException):
