@@ -103,6 +103,17 @@ def words_of(string: str) -> dict[str, str]:
     return found
 
 
+def with_word(string: str, keyword: str, value: str) -> str:
+    """Return an ODBC connection string with `value` for all that it says under `keyword`."""
+
+    def replaced(found: re.Match[str]) -> str:
+        if found[1].lower() != keyword:
+            return found[0]
+        return f"{found[0][: found.start(2) - found.start()]}{value}"
+
+    return _WORD.sub(replaced, string)
+
+
 def first(words: dict[str, str], names: str) -> str | None:
     """Return the first of several keywords, synonyms of each other, that is given."""
     return next((words[name] for name in names.split("|") if words.get(name)), None)
@@ -282,8 +293,10 @@ class TDSInstrumentor(DBAPIInstrumentor):
 
     # -- what a connection leads to ---------------------------------------------------------------
 
-    def known(self, place: Place) -> Recognised:
-        """Return what the host's name, and the user, say of it."""
+    def known(self, place: Place | None) -> Recognised:
+        """Return what the host's name, and the user, say of it; None is of a closed cursor."""
+        if place is None:
+            place = Place()
         if place.recognised is None:
             from costinsights.hosts import recognise
             from costinsights.runtime import active

@@ -34,6 +34,7 @@ from costinsights_instrumentors._tds import (
     cursor_hooks,
     first,
     system_named,
+    with_word,
     words_of,
 )
 
@@ -107,7 +108,7 @@ class PyODBCInstrumentor(TDSInstrumentor):
     def with_tag(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Name a new connection after its job; in a connection string the first name counts."""
+        """Name a new connection after its job; of two names, drivers differ which counts."""
         if not args or not isinstance(args[0], str):
             return None
         given = {**words_of(args[0]), **_texts(kwargs)}
@@ -118,8 +119,10 @@ class PyODBCInstrumentor(TDSInstrumentor):
         name = native_tag(given.get(keyword or ""), LONGEST_NAME, tag or "ci")
         if name is None or any(char in name for char in "{};"):
             return None
-        if keyword is None or keyword in words_of(args[0]):
+        if keyword is None:
             return (f"APP={name};{args[0]}", *args[1:]), kwargs
+        if keyword in words_of(args[0]):
+            return (with_word(args[0], keyword, name), *args[1:]), kwargs
         return args, {**kwargs, next(key for key in kwargs if key.lower() == keyword): name}
 
     def has_further(self, cursor: Any) -> bool | None:

@@ -16,6 +16,7 @@ Not here: MARS, bulk copy, Entra ID logins, transactions (a rollback undoes noth
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import re
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import sqlglot
+from pysqlbridge.certificate import self_signed
 from pysqlbridge.logins import Login, LoginStore
 from pysqlbridge.server import BridgeServer
 from pysqlbridge.tds import connection, packet, rpc, token
@@ -35,6 +37,7 @@ from pysqlbridge.tds import result as tds
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
+    from pysqlbridge.certificate import Certificate
     from pysqlbridge.tds.result import Query
 
 USER, PASSWORD, DATABASE = "settler", "hunter2-tds", "shop"
@@ -89,7 +92,7 @@ class Request:
 
     kind: str
     text: str
-    values: tuple[object, ...]
+    given: tuple[object, ...]
     application: str
     connection: int
 
@@ -153,10 +156,12 @@ ABOUT_ITSELF = {
 }
 # Nothing of these has an effect here, and none of them has an answer.
 WITHOUT_ANSWER = re.compile(
-    r"\s*(set|use|begin\s+tran|commit|rollback|if\s+@@trancount|declare|print|save)\b",
+    r"\s*(set|use|begin\s+tran\w*|commit|rollback|if\s+@@trancount|declare|print|save)\b",
     re.IGNORECASE,
 )
 EXECUTES = re.compile(r"\s*exec(?:ute)?\s+(\w+)", re.IGNORECASE)
+# Ends and beginnings of transactions, and what drivers ask once about types.
+NO_STATEMENT = re.compile(rf"{WITHOUT_ANSWER.pattern}|sp_datatype_info", re.IGNORECASE)
 CHANGES = re.compile(r"\s*(insert|update|delete|merge)\b", re.IGNORECASE)
 WAITS = re.compile(r"\s*waitfor\s+delay\s+'\d+:\d+:([\d.]+)'\s*;?", re.IGNORECASE)
 TYPES: tuple[tuple[str, type[tds.ColumnType]], ...] = (
@@ -363,7 +368,7 @@ class TdsServer:
         return [
             request.text
             for request in self.requests
-            if request.text and not WITHOUT_ANSWER.match(request.text)
+            if request.text and not NO_STATEMENT.match(request.text)
         ]
 
     def forget(self) -> None:
@@ -415,6 +420,12 @@ class _Listener(BridgeServer):
         return True
 
 
+@functools.cache
+def _certificate() -> Certificate:
+    """Make one certificate for all servers of a test run: its key takes more than a second."""
+    return self_signed()
+
+
 @contextlib.contextmanager
 def tds_server() -> Generator[TdsServer]:
     """Run a server until the block ends."""
@@ -425,6 +436,7 @@ def tds_server() -> Generator[TdsServer]:
         "127.0.0.1",
         0,
         query_handler=engine,
+        certificate=_certificate(),
         database=DATABASE,
         logins=LoginStore([account]),
     )
