@@ -239,6 +239,7 @@ class JobInstrumentor(DBAPIInstrumentor):
             port=connection.port,
             namespace=connection.namespace,
             service=connection.service,
+            region=connection.region,
         )
 
     def system_of(self, connection: Place) -> str:
