@@ -122,7 +122,8 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         """Put asset and job before the program's own tags, where there is room for both."""
         own: Mapping[str, Any] = kwargs.get("query_tags") or {}
         tags = {**{f"ci_{word}": value for word, value in words.items()}, **own}
-        if len(args) > 4 or len(tags) > MOST_TAGS or not takes_tags(type(args[0]).execute):
+        cursor: Any = args[0].__class__
+        if len(args) > 4 or len(tags) > MOST_TAGS or not takes_tags(cursor.execute):
             return None
         return args, {**kwargs, "query_tags": tags}
 

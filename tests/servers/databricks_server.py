@@ -893,7 +893,7 @@ class _Handler(BaseHTTPRequestHandler):
         workspace = cast("_Server", self.server).workspace
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         url = urlsplit(self.path)
-        rest = url.path.startswith(("/api/", "/files/", "/telemetry"))
+        rest = not url.path.startswith("/sql/")
         call = f"{self.command} {_plain(url.path)}" if rest else _method_of(body)
         workspace.requests.append(Request(call, self.path, body, dict(self.headers)))
         for path, (status, given) in workspace.answers.items():
