@@ -36,7 +36,7 @@ NOT_THERE = ("procedureColumns", "tablePrivileges")
 
 def _copied(_: object, result: Any) -> int | None:
     """Count the rows that a bulk copy says it has written."""
-    rows = result.get("rows_copied") if isinstance(result, dict) else None
+    rows: object = getattr(result, "get", dict[str, object]().get)("rows_copied")
     return rows if isinstance(rows, int) else None
 
 

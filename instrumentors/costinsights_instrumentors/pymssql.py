@@ -24,6 +24,10 @@ ARGUMENTS = (
 )
 
 
+def _nobody_says(_: Any, __: Any) -> int | None:
+    return None
+
+
 class PyMSSQLInstrumentor(TDSInstrumentor):
     name = "pymssql"
     driver = "pymssql"
@@ -45,7 +49,7 @@ class PyMSSQLInstrumentor(TDSInstrumentor):
             statement=(1, "table_name"),
             prefix="INSERT BULK ",
             batch=(2, "elements"),
-            rows=lambda _, __: None,
+            rows=_nobody_says,
             leaf=True,
         ),
     )

@@ -24,7 +24,8 @@ import struct
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from unittest.mock import patch
 
 import duckdb
 import sqlglot
@@ -33,6 +34,7 @@ from pysqlbridge.logins import Login, LoginStore
 from pysqlbridge.server import BridgeServer
 from pysqlbridge.tds import connection, packet, rpc, token
 from pysqlbridge.tds import result as tds
+from sqlglot.errors import SqlglotError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -211,7 +213,9 @@ def parse_calls(payload: bytes, version: int) -> rpc.RpcRequest:
             size = 2 * payload[at]
             label = payload[at + 1 : at + 1 + size].decode("utf-16-le")
             status, kind = payload[at + 1 + size], payload[at + 2 + size]
-            value, at = rpc._read_value(payload, at + 3 + size, kind)
+            value, at = rpc._read_value(  # pyright: ignore[reportPrivateUsage]  the types of values
+                payload, at + 3 + size, kind
+            )
             given.append(rpc.Parameter(label, value, status))
         at += 1  # what is between two calls
         calls.append(rpc.Parameter("", rpc.RpcRequest(name, given)))
@@ -277,7 +281,7 @@ class Engine:
 
     def _remember(self, query: Query, name: str, text: str, values: Sequence[object]) -> None:
         with self._lock:
-            session = query.session
+            session = cast("Any", query).session
             known = self._connections.setdefault(id(session), (len(self._connections) + 1, session))
             application = str(session.get("app") or "")
             kind = name or "batch"
@@ -301,7 +305,7 @@ class Engine:
                     answer.append(Fault(str(error), 208))
                 except duckdb.ConstraintException as error:
                     answer.append(Fault(str(error), 2627))
-                except (duckdb.Error, sqlglot.errors.SqlglotError) as error:
+                except (duckdb.Error, SqlglotError) as error:
                     answer.append(Fault(str(error), 102))
             else:
                 answer.append(part)
@@ -331,7 +335,7 @@ class Engine:
         used = {name: value for name, value in given.items() if f"${name}" in statement}
         with self._lock, self.duck.cursor() as duck:
             duck.execute(statement, used or None)
-            if duck.description is None:
+            if not duck.description:
                 return []
             rows = duck.fetchall()
             if CHANGES.match(statement) and " RETURNING " not in statement.upper():
@@ -444,12 +448,11 @@ def tds_server() -> Generator[TdsServer]:
     listener.logins_seen = server.logins
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
-    single, connection.parse_rpc = connection.parse_rpc, parse_calls
     try:
-        yield server
+        with patch.object(connection, "parse_rpc", parse_calls):
+            yield server
     finally:
         listener.shutdown()
         listener.server_close()
         thread.join()
-        connection.parse_rpc = single
         engine.duck.close()

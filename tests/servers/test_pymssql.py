@@ -9,7 +9,6 @@ import pandas as pd
 import pymssql
 import pytest
 import sqlalchemy
-from pymssql import _pymssql as types
 
 import costinsights
 from tests.servers.charges import Charges, text_of
@@ -53,7 +52,8 @@ def charges(tmp_path: Path) -> Iterator[Charges]:
 
 def connect(server: TdsServer, **more: Any) -> Any:
     more = {"autocommit": True, **more}
-    return pymssql.connect(
+    make: Any = pymssql.connect
+    return make(
         server.host, server.user, server.password, server.database, port=str(server.port), **more
     )
 
@@ -167,7 +167,11 @@ def test_the_programs_own_handler_of_messages_is_left_alone(
 ) -> None:
     server.on("said", Info("Total size of data scanned is 12 megabytes"), ANSWER)
     heard: list[str] = []
-    connection._conn.set_msghandler(lambda *said: heard.append(said[-1].decode()))
+
+    def hear(*said: Any) -> None:
+        heard.append(said[-1].decode())
+
+    connection._conn.set_msghandler(hear)
     with connection.cursor() as cursor:
         cursor.execute("SELECT a FROM t /* said */")
         cursor.fetchall()
@@ -217,18 +221,17 @@ def test_a_dedicated_pool_gets_labels_where_comments_are_asked_for(
 
 
 def test_types_are_untouched(server: TdsServer, tmp_path: Path) -> None:
-    owners = (types.Connection, types.Cursor)
-    before = [(owner, dict(vars(owner))) for owner in owners]
+    owners: tuple[type, ...] = (pymssql.Connection, pymssql.Cursor)
+    before = [dict[str, object](vars(owner)) for owner in owners]
     connection = connect(server)  # before we look on
     cursor = connection.cursor()
     with instrumented(tmp_path / "ledger", "pymssql") as charges:
-        assert type(cursor) is types.Cursor
-        assert type(connect(server)) is types.Connection
+        assert type(cursor) is pymssql.Cursor
+        assert type(connect(server)) is pymssql.Connection
         cursor.execute("SELECT a FROM t")
         assert len(cursor.fetchall()) == ROWS
         assert charges.one().resource.address is None  # nobody knows
-    for owner, attributes in before:
-        assert dict(vars(owner)) == attributes
+    assert [dict[str, object](vars(owner)) for owner in owners] == before
     cursor.close()
     connection.close()
 
