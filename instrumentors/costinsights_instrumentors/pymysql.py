@@ -58,6 +58,10 @@ class PyMySQLInstrumentor(DBAPIInstrumentor):
         """MariaDB says so in its version."""
         return "mariadb" if "MariaDB" in str(getattr(connection, "server_version", "")) else "mysql"
 
+    def has_rows(self, cursor: Any, result: Any) -> bool:
+        """It always tells."""
+        return self.unread(cursor)
+
     def unread(self, cursor: Any) -> bool:
         """Only of an unbuffered result, or one with others behind it, is anything left to read."""
         result = cursor._result

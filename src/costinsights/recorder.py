@@ -261,6 +261,26 @@ class Recorder:
             span.rare = True
         return span
 
+    def leave_open(
+        self,
+        span: CostSpan,
+        cursor: object,
+        found: tuple[Statement, Definition],
+        scope: Scope,
+        refers: References,
+        rows: int | None,
+    ) -> None:
+        """Write the entry of a usual call whose rows are still to come."""
+        span.number = next(self.calls)
+        span.statement, span.definition = found
+        span.scope, span.refers, span.attribution = scope, refers, refers.who
+        if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
+            span.rows = rows
+        self._open(span, cursor)
+        span.args = span.kwargs = None
+        span.done = not span.partial
+        self._write(span)
+
     def resume(self, span: CostSpan) -> None:
         """Let the span's clocks run again."""
         if span.running or span.done:
@@ -520,9 +540,17 @@ class Recorder:
 
     def supersede(self, cursor: object) -> None:
         """A cursor runs its next statement: the rows of the last one will never be read."""
-        span = self.opened_by(cursor)
-        if span is not None:
-            self.complete(span, None, partial=True)
+        span = self.opened.get(id(cursor))
+        if span is None:
+            return
+        if span.changed or span.running or span.source is not None or span.cursor is None:
+            span = self.opened_by(cursor)
+            if span is not None:
+                self.complete(span, None, partial=True)
+        elif span.cursor() is cursor:  # what is on disk is all that is known: `complete`, in short
+            del self.opened[span.key]
+            span.cursor, span.key = None, 0
+            span.done = True
 
     # -- what a span says -----------------------------------------------------------------------
 

@@ -107,13 +107,20 @@ def usual_wrapper(
                 found is not None
                 and not found[0].comment
                 and len(modules) == recorder.without_orchestrator
-                and not (lazy and instrumentor.has_rows(cursor, result))
                 and not (deferred and instrumentor.owed(cursor) != ())
             ):
                 scope = innermost() or root
                 refers = scope.resolved.get((target, found[1]))
                 rows: Any = cursor.rowcount if count is None else count(cursor, result)
-                if refers is not None and rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
+                if refers is None:
+                    pass
+                elif lazy and instrumentor.has_rows(cursor, result):
+                    if not probe.follows:
+                        span = recorder.late(probe, target, args, kwargs, parent, started_at)
+                        span.clock(started, ended, share)
+                        recorder.leave_open(span, cursor, found, scope, refers, rows)
+                        return result
+                elif rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
                     number = next(recorder.calls)
                     if capacity is None:
                         amount = 0
