@@ -112,6 +112,8 @@ class SnowflakeServer:
     ) -> None:
         self.form, self.chunk_rows, self.patience = form, chunk_rows, patience
         self.telemetry = telemetry
+        self.refused = False
+        """Whether log-ins fail, as with a wrong password."""
         self.requests: list[Request] = []
         self.account = Account()
         self.sessions: dict[str, Session] = {}
@@ -192,6 +194,8 @@ class SnowflakeServer:
 
     def log_in(self, request: Request, _: str) -> JSON:
         """Open a session."""
+        if self.refused:
+            return _failed("390100", "Incorrect username or password was specified.")
         given: JSON = request.body["data"].get("SESSION_PARAMETERS") or {}
         parameters = {**_PARAMETERS, "PYTHON_CONNECTOR_QUERY_RESULT_FORMAT": self.form.upper()}
         parameters["CLIENT_TELEMETRY_ENABLED"] = self.telemetry

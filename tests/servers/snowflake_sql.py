@@ -154,6 +154,23 @@ class History:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
+    def ran(self, query_id: str, start: datetime, seconds: float) -> None:
+        """Say when a query of the history ran; `start` is in UTC, without a zone."""
+        with self._lock:
+            self._connection.cursor().execute(
+                "UPDATE snowflake.account_usage.query_history SET start_time = ?, end_time = ?, "
+                "execution_time = ? WHERE query_id = ?",
+                [start, start + timedelta(seconds=seconds), int(seconds * 1000), query_id],
+            )
+
+    def set(self, view: str, **values: object) -> None:
+        """Change all rows of a view."""
+        names = ", ".join(f"{name} = ?" for name in values)
+        with self._lock:
+            self._connection.cursor().execute(
+                f"UPDATE snowflake.account_usage.{view} SET {names}", list(values.values())
+            )
+
     def attribute(self, query_id: str, used: float, **values: object) -> None:
         """Say what a query of the history used of its warehouse's credits."""
         found = next(row for row in self.rows("query_history") if row["query_id"] == query_id)

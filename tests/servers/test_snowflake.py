@@ -515,7 +515,8 @@ def test_a_frame_is_written_with_one_charge_a_statement(
             assert done[2] == 3
         sent = len(server.statements()) - before
     assert sent >= 2
-    assert len(charges.new()) == sent
+    # Connector 3 and 4 have a way of their own to PUT the file, which costs nothing that is billed.
+    assert len(charges.new()) == (sent if VERSION >= (5,) else sent - 1)
 
 
 # -- threads, tasks, and being switched on and off -------------------------------------------------
@@ -565,7 +566,7 @@ async def test_the_asynchronous_connector(charges: Charges, server: SnowflakeSer
 def test_switched_on_twice_and_off_again(tmp_path: Path, server: SnowflakeServer) -> None:
     with connect(server) as connection:  # before anything is instrumented
         cursor = connection.cursor()
-        kind: Any = type(cursor)
+        kind: Any = snowflake.connector.cursor.SnowflakeCursor
         execute = kind.execute
         with instrumented(tmp_path / "ledger") as charges:
             costinsights.instrument("snowflake")
