@@ -127,8 +127,8 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
 
     def unread(self, cursor: Any) -> bool | None:
         """A cursor holds on to its statement, behind all else, for as long as that has rows."""
-        if cursor.description is None:
-            return False
+        if PYTHON < (3, 11) and cursor.description is None:
+            return False  # it holds on to a text without a statement, too
         held = get_referents(cursor)
         return type(held[-1]).__name__ == "Statement" or type(held[-2]).__name__ == "Statement"
 
