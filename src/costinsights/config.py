@@ -55,6 +55,8 @@ class Config(NamedTuple):
     capacities: tuple[Mapping[str, object], ...] = ()
     resources: tuple[Declared, ...] = ()
     """What the user says of hosts whose names do not say it."""
+    describe: tuple[str, ...] = ()
+    """Services that may be asked what the user's databases are, and whose answers are used."""
     price_books: tuple[str, ...] = ()
     settlement: Mapping[str, Mapping[str, object]] = {}
     """Options of history readers, by system."""
@@ -155,6 +157,7 @@ def _load(
         rules=rules,
         capacities=file.get("capacities", ()),
         resources=file.get("resources", ()),
+        describe=file.get("describe", ()),
         price_books=_first(
             _price_books(price_book, "instrument(price_book=…)", problems),
             _price_books(

@@ -33,6 +33,7 @@ class Settings(TypedDict, total=False):
     rules: tuple[Rule, ...]
     capacities: tuple[Mapping[str, object], ...]
     resources: tuple[Declared, ...]
+    describe: tuple[str, ...]
     price_books: tuple[str, ...]
     settlement: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
@@ -186,6 +187,8 @@ class _Reader:
             settings["exporters"] = () if names == (NONE,) else names
         elif key == "disabled_instrumentors":
             settings["disabled_instrumentors"] = _names(key, value)
+        elif key == "describe":
+            settings["describe"] = _names(key, value)
         elif key == "price_books":
             settings["price_books"] = self._price_books(key, value)
         elif key == "labels":
@@ -289,6 +292,7 @@ class _Reader:
 
 KEYS = (
     "capacity",
+    "describe",
     "disabled_instrumentors",
     "exporter",
     "exporters",

@@ -7,10 +7,13 @@ and goes over what a name says.
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003  msgspec reads the annotations
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from costinsights.records import Resource
 
@@ -46,7 +49,7 @@ class Recognised(NamedTuple):
     """What else sets the price, in the price book's words."""
 
 
-class Declared(NamedTuple):
+class Declared(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the user, or the cloud when it was asked, says of the resources that fit the patterns.
 
     A pattern is a shell glob that does not mind capitals; None fits everything. `hourly` is what
@@ -60,8 +63,8 @@ class Declared(NamedTuple):
     system: str | None = None
     service: str | None = None
     region: str | None = None
-    dimensions: Mapping[str, str] = _NOTHING
-    hourly: Mapping[str, str] = _NOTHING
+    dimensions: Mapping[str, str] = {}
+    hourly: Mapping[str, str] = {}
     source: str = ""
 
     def fits(self, resource: Resource) -> bool:

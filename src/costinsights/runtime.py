@@ -131,7 +131,14 @@ def _price_book(config: Config) -> PriceBook:
     files, capacities = list(config.price_books), list(config.capacities)
     while True:
         try:
-            return PriceBook.load(*files, capacities=capacities)
+            if not config.resources and not config.describe:
+                return PriceBook.load(*files, capacities=capacities)
+            from costinsights.hourly import price_book, resources_of
+
+            book, problems = price_book(files, capacities, resources_of(config))
+            for problem in problems:
+                say(f"costinsights: {problem}")
+            return book
         except PriceBookError as error:
             say(f"costinsights: {error}; what it gives is left out until that is mended")
             refused = [file for file in files if os.fspath(file) == str(error.path)]

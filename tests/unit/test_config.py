@@ -443,7 +443,7 @@ def test_a_mistake_in_attribution_says_where_it_was_given(
     [
         ('exporter_ = "x"', 1, "unknown key exporter_; did you mean exporter?"),
         ("\n\nexportres = []", 3, "unknown key exportres; did you mean exporters?"),
-        ("qwertz = 1", 1, "unknown key qwertz; known are capacity, disabled_instrumentors"),
+        ("qwertz = 1", 1, "unknown key qwertz; known are capacity, describe, disabled_instr"),
         ("ledger = 5", 1, "ledger must be text, not a number"),
         ('ledger = ""', 1, "ledger is empty"),
         ("ledger = true", 1, "ledger must be text, not true or false"),

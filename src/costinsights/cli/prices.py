@@ -127,6 +127,45 @@ def meters(system: str, style: str, own: tuple[str, ...]) -> None:
 
 
 @prices.command()
+@click.argument("service")
+@click.option("--region", required=True, help="The cloud's region: us-east-1 …")
+@_own_prices
+def describe(service: str, region: str, own: tuple[str, ...]) -> None:
+    """Ask the cloud what your databases of SERVICE are, and keep that for pricing their hours.
+
+    SERVICE is aws.rds or aws.redshift, and must stand in `describe` of the configuration. Asked with
+    the credentials that boto3 finds; docs/systems/cloud_databases.md has the permissions.
+    """
+    from datetime import datetime, timezone
+
+    from costinsights import described, describing, hourly
+    from costinsights.config import load
+
+    if service not in load().describe:
+        raise click.UsageError(
+            f'the configuration does not allow that: write  describe = ["{service}"]  in it'
+        )
+    try:
+        found = describing.describe(service, region)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        where = described.keep(described.Answer(service, region, now, found))
+    except (describing.DescribeError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    book = _load(own)
+    table = _table("name", "host", "size", "an hour", right=("an hour",))
+    for one in found:
+        prices = hourly.derived([one], book).capacities
+        size = " ".join((*one.dimensions.values(), *(f"× {n}" for n in one.hourly.values())))
+        hour = f"{prices[0]['price']} {prices[0]['currency']}" if prices else UNKNOWN
+        table.add_row(*map(Text, (one.name, "\n".join(one.hosts), size or UNKNOWN, hour)))
+    if found:
+        _print(table)
+    click.echo(f"{_count(found, 'resource')} kept in {where}")
+    for problem in hourly.derived(found, book).problems:
+        click.echo(problem, err=True)
+
+
+@prices.command()
 @click.argument("file", type=click.Path(dir_okay=False))
 def check(file: str) -> None:
     """Check a price file: say what it holds, or the line that is wrong (exit code 2)."""
