@@ -219,6 +219,7 @@ class TDSInstrumentor(DBAPIInstrumentor):
     """Shared: where connections lead, further results, messages, and cursors that leave no trace."""
 
     system = SYSTEM
+    systems = ("microsoft.sql_server", "azure.sql", "azure.synapse")
     facts = {"address": "address", "port": "port", "namespace": "namespace"}  # noqa: RUF012  ClassVar of the base
     meters = (
         "data_processed_bytes",

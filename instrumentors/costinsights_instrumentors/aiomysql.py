@@ -24,6 +24,8 @@ UNBUFFERED = "aiomysql.cursors:SSCursor"
 class AiomysqlInstrumentor(DBAPIInstrumentor):
     name = "aiomysql"
     system = "mysql"
+    systems = ("mysql", "mariadb")
+    verified = "MariaDB 10.11, real engine"
     driver = "aiomysql"
     supports = ("0.2", "1")
     hooks = (

@@ -50,6 +50,7 @@ NAMES = frozenset(name for operations in SERVICES.values() for name in operation
 class BotocoreInstrumentor(JobInstrumentor):
     name = "botocore"
     system = "aws.athena"
+    systems = ("aws.athena", redshift_data.SYSTEM)
     driver = "botocore"
     supports = ("1.29", "2")
     # The class is there before any client, and each client's class inherits from it. No call of it

@@ -87,6 +87,7 @@ def _hooks(owner: str, hooks: dict[str, Hook], **more: Any) -> list[Hook]:
 class DuckDBInstrumentor(DBAPIInstrumentor):
     name = "duckdb"
     system = "duckdb"
+    verified = "DuckDB, real engine"
     driver = "duckdb"
     supports = ("1.1", "3")
     hooks = (

@@ -55,6 +55,8 @@ def _hooks(base: str, cursors: dict[str, tuple[str, ...]], kind: Kind = "call") 
 class MySQLConnectorInstrumentor(DBAPIInstrumentor):
     name = "mysql_connector"
     system = "mysql"
+    systems = ("mysql", "mariadb")
+    verified = "MariaDB 10.11, real engine"
     driver = "mysql.connector"
     supports = ("9.3", "27")
     hooks = (

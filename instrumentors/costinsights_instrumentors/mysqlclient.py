@@ -26,6 +26,8 @@ UNBUFFERED = "MySQLdb.cursors:CursorUseResultMixIn"
 class MySQLClientInstrumentor(DBAPIInstrumentor):
     name = "mysqlclient"
     system = "mysql"
+    systems = ("mysql", "mariadb")
+    verified = "MariaDB 10.11, real engine"
     driver = "MySQLdb"
     supports = ("2.2", "3")
     hooks = (

@@ -71,6 +71,8 @@ def hooks(a: str, call: Kind, generator: Kind, context: Kind) -> tuple[Hook, ...
 class PsycopgInstrumentor(DBAPIInstrumentor):
     name = "psycopg"
     system = "postgresql"
+    systems = ("postgresql", "aws.redshift")
+    verified = "PostgreSQL, real engine"
     driver = "psycopg"
     supports = ("3.1", "4")
     hooks = (
@@ -78,6 +80,7 @@ class PsycopgInstrumentor(DBAPIInstrumentor):
         *hooks("Async", "async", "async_generator", "async_context"),
     )
     application = "application_name"
+    channel = "application_name at connect"
     naming = tuple(
         Hook(f"psycopg:{target}", "connect", statement=None)
         for target in ("connect", "Connection.connect", "AsyncConnection.connect")

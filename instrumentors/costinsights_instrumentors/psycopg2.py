@@ -34,6 +34,8 @@ def count(_: object, result: Any) -> int | None:
 class Psycopg2Instrumentor(DBAPIInstrumentor):
     name = "psycopg2"
     system = "postgresql"
+    systems = ("postgresql", "aws.redshift")
+    verified = "PostgreSQL, real engine"
     driver = "psycopg2"
     supports = ("2.9", "3")
     unlocks = True

@@ -26,6 +26,8 @@ UNBUFFERED = "pymysql.cursors:SSCursor"
 class PyMySQLInstrumentor(DBAPIInstrumentor):
     name = "pymysql"
     system = "mysql"
+    systems = ("mysql", "mariadb")
+    verified = "MariaDB 10.11, real engine"
     driver = "pymysql"
     supports = ("1.0", "2")
     hooks = (
@@ -43,6 +45,7 @@ class PyMySQLInstrumentor(DBAPIInstrumentor):
     )
     facts: ClassVar = {"address": "host", "port": "port", "namespace": "db"}
     application = "program_name"
+    channel = "program_name at connect"
     naming = (Hook("pymysql.connections:Connection.__init__", "connect", statement=None),)
 
     def known_as(self, connection: Any) -> str | None:

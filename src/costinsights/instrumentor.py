@@ -58,6 +58,8 @@ class DBAPIInstrumentor:
     """The plug-in's name: also its file, its extra, its entry point."""
     system: ClassVar[str]
     """OpenTelemetry's ``db.system.name``, or the key of design.md."""
+    systems: ClassVar[tuple[str, ...]] = ()
+    """All that its calls may go to, where `system_of` or `operation` tells of more than `system`."""
     driver: ClassVar[str]
     """The module whose import brings this instrumentor to life."""
     supports: ClassVar[tuple[str, str]]
