@@ -64,7 +64,6 @@ def status(_: object, result: Any) -> int | None:
 class AsyncpgInstrumentor(DBAPIInstrumentor):
     name = "asyncpg"
     system = "postgresql"
-    systems = ("postgresql", "aws.redshift")
     verified = "PostgreSQL, real engine"
     driver = "asyncpg"
     supports = ("0.29", "1")
