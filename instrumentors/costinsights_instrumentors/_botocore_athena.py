@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from costinsights.athena import ENDS, METERS, figures, state_of
 from costinsights.instrumentor import Usage
 from costinsights.jobs import Operation, Place, Run, Start, State
 from costinsights_instrumentors._botocore import where
@@ -12,83 +12,20 @@ from costinsights_instrumentors._botocore import where
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+__all__ = ["METERS", "OPERATIONS", "SYSTEM", "place_of", "rewritten", "state", "text"]
+
 SYSTEM = "aws.athena"
-
-ENDS = frozenset(("SUCCEEDED", "FAILED", "CANCELLED"))
-
-# How Athena calls a figure of `QueryExecutionStatistics`, and how we do.
-STATISTICS = {
-    "DataScannedInBytes": "data_scanned_bytes",
-    "EngineExecutionTimeInMillis": "engine_time_ms",
-    "QueryPlanningTimeInMillis": "planning_time_ms",  # a part of the engine's time
-    "QueryQueueTimeInMillis": "queue_time_ms",
-    "ServicePreProcessingTimeInMillis": "preprocessing_time_ms",
-    "ServiceProcessingTimeInMillis": "service_time_ms",
-    "TotalExecutionTimeInMillis": "total_time_ms",
-    "DpuCount": "dpu_count",
-}
-METERS = (*STATISTICS.values(), "result_reused", "unbilled_bytes")
-
-# A table made of a query is DDL to Athena, and is charged for what the query scans.
-_MADE_OF_A_QUERY = re.compile(
-    r"\bcreate\s+table\b.*?\bas\s*[\s(]\s*(select|with)\b", re.IGNORECASE | re.DOTALL
-)
-
-
-def figures(execution: Mapping[str, Any]) -> Usage | None:
-    """Return what a query used, of the `QueryExecution` that tells of its end; None for nothing.
-
-    What Athena does not charge for, DDL and failed queries, has 0 `data_scanned_bytes`, and what it
-    scanned as `unbilled_bytes`. Cancelled queries pay for what they scanned.
-    Source: https://aws.amazon.com/athena/pricing/
-    """
-    statistics = _part(execution, "Statistics")
-    meters: dict[str, int | float | str] = {}
-    for theirs, ours in STATISTICS.items():
-        value = statistics.get(theirs)
-        if isinstance(value, (int, float)):
-            meters[ours] = value
-    if not meters:
-        return None
-    if _part(statistics, "ResultReuseInformation").get("ReusedPreviousResult"):
-        meters["result_reused"] = 1
-    if _is_free(execution) and "data_scanned_bytes" in meters:
-        scanned, meters["data_scanned_bytes"] = meters["data_scanned_bytes"], 0
-        if scanned:
-            meters["unbilled_bytes"] = scanned
-    return Usage(None, meters)
-
-
-def _is_free(execution: Mapping[str, Any]) -> bool:
-    if state_of(execution) == "FAILED":
-        return True
-    if execution.get("StatementType") != "DDL":
-        return False
-    kind: str | None = execution.get("SubstatementType")
-    if kind:
-        return kind != "CREATE_TABLE_AS_SELECT"
-    return _MADE_OF_A_QUERY.search(execution.get("Query") or "") is None
-
-
-def state_of(execution: Mapping[str, Any]) -> str | None:
-    """Return ``SUCCEEDED``, ``RUNNING`` …, None where there is none."""
-    return _part(execution, "Status").get("State")
-
-
-def _part(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = whole.get(name)
-    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
 
 def state(execution: Mapping[str, Any]) -> State:
     """Return how a query is, of its `QueryExecution`."""
     word = state_of(execution)
-    usage = figures(execution)
-    total = (usage.meters or {}).get("total_time_ms") if usage is not None else None
+    meters = figures(execution)
+    total = meters.get("total_time_ms")
     return State(
         execution.get("QueryExecutionId", ""),
         word in ENDS,
-        usage,
+        Usage(None, meters) if meters else None,
         None if word == "SUCCEEDED" else word,
         int(total * 10**6) if isinstance(total, (int, float)) and total else None,
     )

@@ -188,6 +188,8 @@ class History:
     """What it was tested on: ``real engine: Trino 368``, ``emulator: …``."""
     dependencies: ClassVar[str] = ""
     """The extra that brings its driver, ``costinsights[trino]``; named when that is missing."""
+    by_id: ClassVar[bool] = False
+    """Whether it asks for queries by their ids: it then gets `pending`."""
     Options: ClassVar[type[msgspec.Struct] | None] = None
     """The options that it takes, a frozen struct; None for a reader without any."""
 
@@ -212,6 +214,11 @@ class History:
             except msgspec.ValidationError as error:
                 # msgspec names fields and types, never values.
                 raise HistoryError(f'[settle."{self.system}"]: {error}') from None
+        self.everything = False
+        """Whether queries are wanted that no instrumented program ran; set before `plan`."""
+        self.pending: tuple[str, ...] = ()
+        """With `by_id`, the system's ids of the charges of the time to settle that wait for their
+        figures; set before `plan`."""
         self.requests = 0
         """Requests that were made to the system."""
         self.spent: dict[str, int | Decimal] = {}

@@ -257,6 +257,9 @@ class _Run:
         said: Callable[[Sequence[str]], None] | None,
     ) -> Settled:
         begin, end, resumed = self._period(since, until)
+        self._reader.everything = self._everything
+        if self._reader.by_id:
+            self._reader.pending = self._pending(begin, end)
         plan = self._plan(begin, end)
         report = Settled(
             system=self._system, since=begin, until=end, resumed=resumed, dry_run=self._dry_run
@@ -432,6 +435,24 @@ class _Run:
                 else:
                     programs.append(charge)
         return programs, ours
+
+    def _pending(self, begin: datetime, end: datetime) -> tuple[str, ...]:
+        """Return the ids of the queries whose charges have no metered figure yet, oldest first."""
+        from costinsights.ledger.live import literal
+        from costinsights.ledger.store import open_store
+
+        with open_store(self._ledger) as store:
+            found = {
+                charge.vendor_id: charge.started_at
+                for charge in store.charges(
+                    f"system = {literal(self._system)} AND vendor_id IS NOT NULL "
+                    "AND (partial OR basis IN ('unknown', 'estimated')) "
+                    f"AND ended_at >= TIMESTAMP '{_naive(begin)}' "
+                    f"AND started_at < TIMESTAMP '{_naive(end)}'"
+                )
+                if charge.vendor_id
+            }
+        return tuple(sorted(found, key=lambda id_: (found[id_], id_)))
 
     def _programs(
         self,
@@ -833,7 +854,11 @@ def _leave_off(ledger: str, system: str, since: datetime) -> None:
 
 def _price_book(config: Config) -> PriceBook:
     try:
-        return PriceBook.load(*config.price_books, capacities=config.capacities)
+        if not config.resources and not config.describe:
+            return PriceBook.load(*config.price_books, capacities=config.capacities)
+        from costinsights.hourly import price_book, resources_of
+
+        return price_book(config.price_books, config.capacities, resources_of(config))[0]
     except PriceBookError as error:
         raise SettlementError(str(error)) from None
 
