@@ -164,6 +164,7 @@ WITHOUT_ANSWER = re.compile(
 EXECUTES = re.compile(r"\s*exec(?:ute)?\s+(\w+)", re.IGNORECASE)
 # Ends and beginnings of transactions, and what drivers ask once about types.
 NO_STATEMENT = re.compile(rf"{WITHOUT_ANSWER.pattern}|sp_datatype_info", re.IGNORECASE)
+OPTION = re.compile(r"\bOPTION\s*\([^()]*(?:\([^()]*\)[^()]*)*\)\s*$", re.IGNORECASE)
 CHANGES = re.compile(r"\s*(insert|update|delete|merge)\b", re.IGNORECASE)
 WAITS = re.compile(r"\s*waitfor\s+delay\s+'\d+:\d+:([\d.]+)'\s*;?", re.IGNORECASE)
 TYPES: tuple[tuple[str, type[tds.ColumnType]], ...] = (
@@ -319,6 +320,7 @@ class Engine:
             text = text[waits.end() :]
         if not text.strip() or WITHOUT_ANSWER.match(text):
             return []
+        text = OPTION.sub("", text)
         for asked, answer in ABOUT_ITSELF.items():
             text = re.sub(re.escape(asked), answer, text, flags=re.IGNORECASE)
         # Of @P1 … and of a client's own names, DuckDB wants numbers in the order of the values.
