@@ -70,7 +70,6 @@ class Database:
 class SQLite3Instrumentor(DBAPIInstrumentor):
     name = "sqlite3"
     system = "sqlite"
-    verified = "SQLite, real engine"
     driver = "sqlite3"
     supports = ("3.10", "3.15")
     facts: ClassVar = {"namespace": "name"}
@@ -128,8 +127,8 @@ class SQLite3Instrumentor(DBAPIInstrumentor):
 
     def unread(self, cursor: Any) -> bool | None:
         """A cursor holds on to its statement, behind all else, for as long as that has rows."""
-        if PYTHON < (3, 11) and cursor.description is None:
-            return False  # it holds on to a text without a statement, too
+        if cursor.description is None:
+            return False
         held = get_referents(cursor)
         return type(held[-1]).__name__ == "Statement" or type(held[-2]).__name__ == "Statement"
 
