@@ -196,6 +196,9 @@ def duckdb_sql(text: str) -> str:
         if table.catalog.lower() == "system":
             table.set("catalog", None)
             table.set("db", exp.to_identifier(f"system_{table.db.lower()}"))
+    for kind in tree.find_all(exp.DataType):
+        if kind.this == exp.DataType.Type.TIMESTAMPTZ:  # the tables have UTC, and say nothing of it
+            kind.set("this", exp.DataType.Type.TIMESTAMP)
     return tree.sql(dialect="duckdb")
 
 
@@ -311,6 +314,8 @@ class Workspace:
         """The seam: what the history says of a statement, by the columns of `SYSTEM_TABLES`."""
         self.refuses: set[str] = set()
         """System tables that the user may not read, such as ``billing.usage``."""
+        self.most_rows = 1_000_000
+        """Rows of a result that the Statement Execution API gives with its answer (really: MiB)."""
         self.answers: dict[str, tuple[int, object]] = {}
         """What to say instead, by a path's beginning: an HTTP status and a body."""
         self.port = 0
@@ -711,6 +716,12 @@ class Workspace:
 
     def _answer(self, statement: Statement) -> dict[str, Any]:
         state = statement.state if statement.done.is_set() else "RUNNING"
+        if state == "SUCCEEDED" and not statement.links and statement.rows > self.most_rows:
+            state = "FAILED"
+            statement.error = (
+                "Inline byte limit exceeded. Statements executed with disposition=INLINE can have a "
+                "result size of at most 26214400 bytes: use disposition=EXTERNAL_LINKS"
+            )
         status: dict[str, Any] = {"state": state}
         if state == "FAILED":
             status["error"] = {"error_code": "BAD_REQUEST", "message": statement.error}
