@@ -70,6 +70,7 @@ class Database:
 class SQLite3Instrumentor(DBAPIInstrumentor):
     name = "sqlite3"
     system = "sqlite"
+    verified = "SQLite, real engine"
     driver = "sqlite3"
     supports = ("3.10", "3.15")
     facts: ClassVar = {"namespace": "name"}
