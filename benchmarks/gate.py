@@ -20,16 +20,11 @@ if TYPE_CHECKING:
 TRIES = 3
 MARGIN = 1.5
 
-# What is held where the promise is missed today.
+# What is held where the promise is missed today, or where none was made.
 OWED = {
-    "overhead-sqlite3": 0.6,
-    "overhead-sqlite3-read": 1.1,
+    "overhead-sqlite3-read": 0.9,
     "overhead-duckdb": 2.0,
     "overhead-duckdb-read": 2.5,
-    "overhead-psycopg": 0.5,
-    "overhead-psycopg-read": 0.5,
-    "overhead-pymysql": 0.55,
-    "overhead-pymysql-read": 0.55,
 }
 
 
@@ -75,7 +70,9 @@ def best_of(name: str, missed: list[str]) -> list[Figure]:
 
 def verdict(figure: Figure) -> str:
     """Whether the promise is kept, nearly so, or missed by no more than was known."""
-    if figure.target is None or figure.value <= figure.target:
+    if figure.target is None:
+        return "FAILED" if figure.value > OWED.get(figure.key, figure.value) else "holds"
+    if figure.value <= figure.target:
         return "holds"
     if figure.value <= figure.target * MARGIN:
         return "nearly"

@@ -29,8 +29,15 @@ OURS_IN_SPAN = "costinsights, inside a span of the program's"
 CALLS = 200
 ROUNDS = 60
 QUICK_ROUNDS = 25
-TARGETS = {NULL: 0.20}
+# By driver, and whether rows are read. sqlite3 makes rows while they are fetched, so with `fetchall`
+# a call is two entries; nothing was promised of DuckDB, whose hundred microseconds are its own.
 TARGET = 0.25
+TARGETS: dict[tuple[str, bool], float | None] = {
+    (NULL, False): 0.20,
+    ("sqlite3", True): 2 * TARGET,
+    ("duckdb", False): None,
+    ("duckdb", True): None,
+}
 
 
 def measure(name: str, *, quick: bool = False) -> Outcome:
@@ -112,7 +119,7 @@ def _check(ours: Recording) -> None:
 
 def _result(found: Driver, rounds: Rounds, *, read: bool) -> tuple[Figure, Table]:
     work = "execute and fetchall" if read else "execute"
-    target = TARGETS.get(found.name, TARGET)
+    target = TARGETS.get((found.name, read), TARGET)
     peer = peers.CONTRIB if found.contrib or found.name == NULL else peers.RAW_ATTRIBUTES
     ratio = rounds.ratio(OURS, peer)
     table = Table(
