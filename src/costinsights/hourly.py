@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from costinsights.pricing import PriceBook, Quote
 
 AN_HOUR = "3600"
+WAREHOUSE = "warehouse"
+"""The dimension that sets no price: which of an account's warehouses it is, in calls the service."""
 _ENGINES = ("postgresql", "mysql", "mariadb")
 
 
@@ -44,6 +46,7 @@ HOURS: Mapping[str, tuple[Hour, ...]] = {
     ),
     "aws.aurora": (Hour("aws.rds", "running_seconds", {"instances": "1"}, _AURORA),),
     "gcp.cloud_sql": (Hour("gcp.cloud_sql", "instance_seconds"),),
+    "snowflake": (Hour("snowflake", "warehouse_seconds", {"clusters": "1"}),),
     "azure.database": (
         Hour("azure.postgresql", "instance_seconds", engines={"postgresql": "postgresql"}),
         Hour("azure.mysql", "instance_seconds", engines={"mysql": "mysql"}),
@@ -112,7 +115,7 @@ def _of(one: Declared, number: int, book: PriceBook) -> tuple[list[Mapping[str, 
     reason = f"say a service: {', '.join(HOURS)}"
     for hour, engine, system in _ways(one, service):
         dims = {
-            **one.dimensions,
+            **{name: one.dimensions[name] for name in one.dimensions if name != WAREHOUSE},
             **({"engine": engine} if engine and hour.system == "aws.rds" else {}),
         }
         usage = {**hour.given, **one.hourly, hour.time: AN_HOUR}
@@ -157,5 +160,6 @@ def _capacity(one: Declared, number: int, system: str | None, quote: Quote) -> M
         "as_of": quote.lines[0].as_of,
     }
     said = {"host": list(one.hosts), "port": one.port, "database": one.database, "system": system}
+    said["service"] = one.dimensions.get(WAREHOUSE)
     table.update({key: value for key, value in said.items() if value})
     return table

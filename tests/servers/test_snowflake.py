@@ -335,6 +335,28 @@ def test_a_warehouse_has_its_own_capacity(tmp_path: Path, server: SnowflakeServe
         assert charges.one().amount is None
 
 
+def test_a_warehouses_hour_follows_from_its_size(tmp_path: Path, server: SnowflakeServer) -> None:
+    declared = {
+        "host": server.host,
+        "system": "snowflake",
+        "region": "us-east-1",
+        "dimensions": {"warehouse": "ETL_WH", "warehouse_size": "Large", "edition": "standard"},
+    }
+    with (
+        instrumented(tmp_path / "ledger", config={"resource": [declared]}) as charges,
+        connect(server) as connection,
+    ):
+        cursor = connection.cursor()
+        cursor.execute("CALL system$wait(0.05)")
+        charge = charges.one()
+        assert charge.amount is not None
+        hour = 8 * 2.0  # credits of a Large, and what one costs
+        assert float(charge.amount) == pytest.approx(charge.duration_ns * hour / 3.6e12, rel=1e-9)
+        cursor.execute("USE WAREHOUSE small_wh")
+        cursor.execute("SELECT 1")
+        assert charges.new()[-1].amount is None
+
+
 # -- nothing is added ------------------------------------------------------------------------------
 
 
