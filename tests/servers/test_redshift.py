@@ -6,11 +6,14 @@ Emulator: PostgreSQL behind a start-up proxy (`redshift_server`); the drivers ar
 from __future__ import annotations
 
 import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import pytest
 import redshift_connector
+import sqlalchemy as sa
 from redshift_connector.error import InterfaceError, ProgrammingError
 
 import costinsights
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from costinsights.records import Charge
     from tests.backends import Server
 
 DRIVERS = ("redshift_connector", "psycopg", "psycopg2", "asyncpg")
@@ -328,3 +332,87 @@ def test_without_an_id_there_is_none(asking: Charges, server: Redshift) -> None:
     with connect(server) as connection:
         connection.cursor().execute("SELECT 1")
         assert asking.one().vendor_id is None
+
+
+# --- layers above -------------------------------------------------------------------------------
+
+
+def engine(server: Redshift, driver: str) -> sa.Engine:
+    url = sa.URL.create(
+        f"redshift+{driver}",
+        server.user,
+        server.password,
+        server.host,
+        server.port,
+        server.database,
+    )
+    plain = {"ssl": False} if driver == "redshift_connector" else {"sslmode": "disable"}
+    return sa.create_engine(url, connect_args=plain)
+
+
+def about_shop(charges: Charges) -> list[Charge]:
+    """Return the charges of the program's own statements, and not those of the layer's start."""
+    return [
+        charge
+        for charge in charges.new()
+        if charge.statement is not None and "shop_sa" in text_of(charge)
+    ]
+
+
+@pytest.mark.parametrize("driver", ["redshift_connector", "psycopg2"])
+def test_sqlalchemy(driver: str, charges: Charges, server: Redshift) -> None:
+    made = engine(server, driver)
+    with made.connect() as connection:
+        connection.execute(sa.text("CREATE TEMPORARY TABLE shop_sa (a INT)"))
+        connection.execute(
+            sa.text("INSERT INTO shop_sa VALUES (:a)"), [{"a": number} for number in range(3)]
+        )
+        assert len(connection.execute(sa.text("SELECT a FROM shop_sa")).all()) == 3
+        connection.execute(sa.text("UPDATE shop_sa SET a = a + :n"), {"n": 1})
+        connection.rollback()
+    made.dispose()
+    found = about_shop(charges)
+    assert [charge.operation for charge in found] == [
+        "CREATE TABLE",
+        "BATCH INSERT",
+        "SELECT",
+        "UPDATE",
+    ]
+    assert [charge.rows for charge in found[2:]] == [3, 3]
+    assert {charge.instrumentor for charge in found} == {driver}
+
+
+@pytest.mark.parametrize("driver", ["redshift_connector", "psycopg2"])
+def test_pandas_reads_one_statement(driver: str, charges: Charges, server: Redshift) -> None:
+    made = engine(server, driver)
+    with made.connect() as connection:
+        frame = pd.read_sql(sa.text("SELECT generate_series(1, 4) AS shop_sa"), connection)
+    made.dispose()
+    assert list(frame["shop_sa"]) == [1, 2, 3, 4]
+    [charge] = about_shop(charges)
+    assert charge.rows == 4
+
+
+def test_double_instrumentation_counts_once(charges: Charges, server: Redshift) -> None:
+    costinsights.instrument("redshift_connector")
+    with connect(server) as connection:
+        connection.cursor().execute("SELECT 1")
+    charges.one()
+
+
+# --- threads ------------------------------------------------------------------------------------
+
+
+def test_connections_of_many_threads(charges: Charges, server: Redshift) -> None:
+    def work(number: int) -> None:
+        with connect(server) as connection, costinsights.attribute(asset=f"a{number}"):
+            for _ in range(5):
+                connection.cursor().execute("SELECT 1")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    found = charges.new()
+    assert len(found) == 40
+    assert Counter(charge.attribution["asset"] for charge in found) == {
+        f"a{number}": 5 for number in range(8)
+    }
