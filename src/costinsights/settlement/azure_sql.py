@@ -1,8 +1,9 @@
 """Azure SQL Database's history: Query Store, and the hours or seconds that a database was paid for.
 
 Query Store keeps sums a plan and interval, never single executions. What ran once in an interval is
-found among the charges by statement and time; what ran more often takes its share of the capacity,
-by CPU time, and stays nobody's charge. Each hour is split over both, and what is left is idle.
+found among the charges by statement and time, and is named by its query hash and that time. What
+ran more often takes its share of the hour by CPU time, and that share is no charge's: the calls in
+it keep their estimates. What nobody used is idle.
 
 DTU and provisioned vCore: the database is paid for by the hour that it exists. Serverless: by the
 vCore-second, the largest of minimum and use of cores and memory (3 GB count as one); what was used
@@ -177,13 +178,14 @@ class AzureSQLHistory(TdsHistory):
         yield from map(self._figure, rows)
 
     def _figure(self, row: Any) -> Figure:
-        (_, text, ended, _, until, executions, cpu, elapsed, pages, number, first, last) = row
+        (hash_, text, ended, _, until, executions, cpu, elapsed, pages, number, first, last) = row
         begun, count = utc(first), int(executions)
         end = begun + int(elapsed) * MICROSECOND if count == 1 else max(utc(last), begun)
         own = MARK in (text or "")
         return Figure(
             started_at=begun,
             ended_at=min(end, max(utc(until), begun)),
+            vendor_id=f"{bytes(hash_).hex()}@{begun:%Y-%m-%dT%H:%M:%S.%f}" if count == 1 else None,
             # A sum of several executions is no single charge's: nothing is to be found by its text.
             text=plain(text or "") if count == 1 or own else None,
             meters={
