@@ -52,6 +52,7 @@ from costinsights.surroundings import is_suppressed, surrounding, traceparent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from costinsights.hosts import Declared
     from costinsights.instrumentor import DBAPIInstrumentor, Usage
     from costinsights.ledger.writer import Writer
     from costinsights.patching import Fetch, Probe
@@ -173,12 +174,14 @@ class Recorder:
         labels: Mapping[str, str] | None = None,
         rules: tuple[Rule, ...] = (),
         tagger: Tagger | None = None,
+        resources: tuple[Declared, ...] = (),
     ) -> None:
         self.writer = writer
         self.book = book
         self.labels = dict(labels or {})
         self.rules = rules
         self.tagger = tagger
+        self.resources = resources
         # Whether nothing of a call but its scope decides who it is for.
         self.plain = tagger is None and not rules
         # What an earlier recorder found out went by other labels and rules.
@@ -274,7 +277,7 @@ class Recorder:
         span.number = next(self.calls)
         span.statement, span.definition = found
         span.scope, span.refers, span.attribution = scope, refers, refers.who
-        if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
+        if rows is not None and 0 <= rows < UNKNOWN_ROWS:
             span.rows = rows
         self._open(span, cursor)
         span.args = span.kwargs = None
@@ -565,7 +568,7 @@ class Recorder:
             # As nearly always: a text that was seen before, in a scope that knows it. The rest of
             # this method says what that stands for.
             position = probe.position
-            query = args[position] if args and len(args) > position else None
+            query: Any = args[position] if args and len(args) > position else None
             if query.__class__ is str and (known := target.texts.get(query)) is not None:
                 refers = scope.resolved.get((target, known[1]))
                 if refers is not None and not known[0].comment:
@@ -604,18 +607,18 @@ class Recorder:
             span.note("g", tag)
 
     def _statement(self, span: CostSpan, query: Any) -> tuple[Statement | None, Definition | None]:
-        instrumentor = span.probe.instrumentor
         if query.__class__ is not str:
             query = self._text(span, query)
             if query is None:
                 return None, None
         if len(query) > TEXT_LIMIT:
             query = query[:TEXT_LIMIT]
-        statements = self._texts(instrumentor.system)
+        system = span.target.system
+        statements = self._texts(system)
         known = statements.get(query)
         if known is not None:
             return known
-        statement = parse(query, instrumentor.system)
+        statement = parse(query, system)
         definition = self._fingerprints.get(statement.fingerprint)
         if definition is None:
             number = next(_numbers)
@@ -664,32 +667,12 @@ class Recorder:
         if connection is not None:
             facts = instrumentor.resource(connection)
             system = instrumentor.system_of(connection)
+            if (region := instrumentor.region(connection)) is not None:
+                facts = msgspec.structs.replace(facts, region=region)
         known = (system, instrumentor.name, facts)
         target = self._known_targets.get(known)
         if target is None:
-            number = next(_numbers)
-            line = ResourceLine(
-                number,
-                system,
-                instrumentor.name,
-                facts.address,
-                facts.port,
-                facts.namespace,
-                facts.service,
-            )
-            capacity = self.book.capacity_for(
-                system, facts.address, facts.port, facts.namespace, facts.service
-            )
-            target = Target(
-                number,
-                seal(_encode(line)),
-                system,
-                facts,
-                capacity,
-                self._capacity_price(capacity) if capacity is not None else None,
-                self._texts(instrumentor.system),
-                self._pricer(instrumentor, system, connection) if capacity is None else None,
-            )
+            target = self._new_target(instrumentor, connection, system, facts)
             if len(self._known_targets) >= MAX_STATEMENTS:
                 self._known_targets.clear()
             self._known_targets[known] = target
@@ -700,16 +683,38 @@ class Recorder:
             return target  # a connection that cannot be followed is asked again each time
         return target
 
-    def _pricer(
-        self, instrumentor: DBAPIInstrumentor, system: str, connection: object
-    ) -> Pricer | None:
-        """Return what prices calls there by their usage; None where there is none to price."""
-        if not instrumentor.meters:
-            return None
-        from costinsights.pricing.pricer import Pricer
+    def _new_target(
+        self, instrumentor: DBAPIInstrumentor, connection: object, system: str, facts: Resource
+    ) -> Target:
+        from costinsights.hosts import recognise
 
-        region = instrumentor.region(connection)
-        return Pricer(self.book, system, region, instrumentor.dimensions(connection), say)
+        found = recognise(system, facts, self.resources)
+        system = found.system
+        facts = msgspec.structs.replace(facts, service=found.service, region=found.region)
+        number = next(_numbers)
+        line = ResourceLine(
+            number,
+            system,
+            instrumentor.name,
+            facts.address,
+            facts.port,
+            facts.namespace,
+            facts.service,
+            facts.region,
+        )
+        capacity = self.book.capacity_for(
+            system, facts.address, facts.port, facts.namespace, facts.service
+        )
+        price = pricer = None
+        if capacity is not None:
+            price = self._capacity_price(capacity)
+        elif instrumentor.meters:
+            from costinsights.pricing.pricer import Pricer
+
+            dimensions = {**found.dimensions, **instrumentor.dimensions(connection)}
+            pricer = Pricer(self.book, system, found.region, dimensions, say)
+        texts = self._texts(system)
+        return Target(number, seal(_encode(line)), system, facts, capacity, price, texts, pricer)
 
     def _priced(self, target: Target, price: Price) -> Target:
         found = target.priced.get(price)

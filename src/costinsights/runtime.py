@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from costinsights.background import Background
     from costinsights.config import Config
+    from costinsights.hosts import Declared
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.ledger.writer import Writer
     from costinsights.pricing import PriceBook
@@ -62,6 +63,7 @@ class Runtime:
             labels=config.labels,
             rules=config.rules,
             tagger=tagger_for(config.tagging, config.service),
+            resources=_resources(config),
         )
 
     def _writer(self) -> Writer:
@@ -124,6 +126,15 @@ class Runtime:
             self._recorder.forked(self._writer())
 
 
+def _resources(config: Config) -> tuple[Declared, ...]:
+    """Return what is declared of hosts, and what clouds have described of them."""
+    if not config.resources and not config.describe:
+        return ()
+    from costinsights.hourly import resources_of
+
+    return resources_of(config)
+
+
 def _price_book(config: Config) -> PriceBook:
     """Load the user's prices. A file or capacity that is refused is said once and left out."""
     from costinsights.pricing import PriceBook, PriceBookError
@@ -133,9 +144,9 @@ def _price_book(config: Config) -> PriceBook:
         try:
             if not config.resources and not config.describe:
                 return PriceBook.load(*files, capacities=capacities)
-            from costinsights.hourly import price_book, resources_of
+            from costinsights.hourly import price_book
 
-            book, problems = price_book(files, capacities, resources_of(config))
+            book, problems = price_book(files, capacities, _resources(config))
             for problem in problems:
                 say(f"costinsights: {problem}")
             return book

@@ -5,12 +5,16 @@ Emulator: PostgreSQL behind a start-up proxy (`redshift_server`); the drivers ar
 
 from __future__ import annotations
 
+import socket
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import psycopg
+import psycopg2
 import pytest
 import redshift_connector
 import sqlalchemy as sa
@@ -416,3 +420,125 @@ def test_connections_of_many_threads(charges: Charges, server: Redshift) -> None
     assert Counter(charge.attribution["asset"] for charge in found) == {
         f"a{number}": 5 for number in range(8)
     }
+
+
+def drivers(server: Redshift) -> Iterator[tuple[str, Any]]:
+    yield "redshift_connector", connect(server)
+    account = {"user": server.user, "password": server.password, "dbname": server.database}
+    yield "psycopg", psycopg.connect(host=server.host, port=server.port, **account)
+    yield "psycopg2", psycopg2.connect(host=server.host, port=server.port, **account)
+
+
+def test_a_declared_host_is_redshift_for_every_driver(server: Redshift, tmp_path: Path) -> None:
+    declared = {
+        "port": server.port,
+        "system": "aws.redshift",
+        "service": "aws.redshift",
+        "region": "us-east-1",
+    }
+    costinsights.instrument(
+        *DRIVERS, ledger=tmp_path, exporters=[], config={"resource": [declared]}
+    )
+    charges = Charges(tmp_path)
+    try:
+        for driver, connection in drivers(server):
+            with connection, connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                cursor.fetchall()
+            if driver != "redshift_connector":  # its block has closed it
+                connection.close()
+            charge = charges.one()
+            assert (charge.system, charge.instrumentor) == ("aws.redshift", driver)
+            assert charge.resource.service == "aws.redshift"
+            assert charge.resource.region == "us-east-1"
+    finally:
+        costinsights.uninstrument()
+
+
+# --- a Redshift host, by its name or by the configuration ---------------------------------------
+
+NAME = "dwh.abc123def.us-east-1.redshift.amazonaws.com"
+
+
+def of_drivers(server: Redshift, **more: Any) -> Iterator[tuple[str, Any]]:
+    yield "redshift_connector", connect(server)
+    given: dict[str, Any] = {
+        "host": server.host,
+        "port": server.port,
+        "user": server.user,
+        "password": server.password,
+        "dbname": server.database,
+        **more,
+    }
+    yield "psycopg", psycopg.connect(**given)
+    yield "psycopg2", psycopg2.connect(**given)
+
+
+@pytest.fixture
+def switched_off() -> Iterator[None]:
+    yield
+    costinsights.uninstrument()
+
+
+def test_a_declared_host_is_redshift_for_every_driver(
+    server: Redshift, tmp_path: Path, switched_off: None
+) -> None:
+    declared = {
+        "port": server.port,
+        "system": "aws.redshift",
+        "region": "us-east-1",
+        "dimensions": {"node_type": "ra3.4xlarge"},
+        "hourly": {"nodes": 2},
+    }
+    config = {"resource": [declared]}
+    costinsights.instrument(*DRIVERS, ledger=tmp_path, exporters=[], config=config)
+    charges = Charges(tmp_path)
+    for driver, connection in of_drivers(server):
+        with closing(connection), closing(connection.cursor()) as cursor:
+            cursor.execute(r"SELECT 'a\\' AS shop")
+        charge = charges.one()
+        assert (charge.system, charge.instrumentor) == ("aws.redshift", driver)
+        assert charge.resource.region == "us-east-1"
+        # Its hour is two nodes by the price book, and the call has its share of it.
+        assert (charge.basis, charge.currency) == ("estimated", "USD")
+        assert charge.price is not None
+        assert charge.price.unit_price == "6.52"
+
+
+def test_a_redshift_host_is_redshift_for_postgresqls_drivers(
+    server: Redshift, charges: Charges
+) -> None:
+    for driver, connection in of_drivers(server, host=NAME, hostaddr=server.host):
+        with closing(connection), closing(connection.cursor()) as cursor:
+            cursor.execute("SELECT 1")
+        charge = charges.one()
+        assert (charge.system, charge.instrumentor) == ("aws.redshift", driver)
+        if driver != "redshift_connector":
+            assert charge.resource.address == NAME
+            assert charge.resource.service == "aws.redshift"
+            assert charge.resource.region == "us-east-1"
+
+
+async def test_asyncpg_at_a_redshift_host(
+    server: Redshift, charges: Charges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return look_up(server.host if host == NAME else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    driver: Any = asyncpg
+    connection = await driver.connect(
+        host=NAME,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        database=server.database,
+    )
+    try:
+        assert await connection.fetchval("SELECT 1") == 1
+    finally:
+        await connection.close()
+    charge = charges.one()
+    assert (charge.system, charge.resource.service) == ("aws.redshift", "aws.redshift")
