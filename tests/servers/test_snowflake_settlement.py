@@ -205,7 +205,7 @@ def test_a_suspended_warehouse_is_not_resumed_unless_told_to(
     said: list[str] = []
     with pytest.raises(WouldWake, match="a query resumes it, and that is charged for 60 s"):
         run(server, ledger, said=said.extend)
-    assert any("0.10 USD at most" in line for line in said)  # Small: 2 credits × 60 s
+    assert any("0.80 USD at most" in line for line in said)  # Small: 2 credits × 4 × 120 s
     assert (warehouse.state, warehouse.resumed) == ("SUSPENDED", 0)
     assert run(server, ledger, wake=True).settled == 3
     assert (warehouse.state, warehouse.resumed) == ("STARTED", 1)
@@ -263,6 +263,8 @@ def test_its_own_requests_are_marked_and_counted(server: SnowflakeServer, ledger
     report = run(server, ledger)
     assert report.requests == len(server.statements()) - before
     assert set(server.tags()[before:]) == {MARK}
+    login = [each.body for each in server.requests if each.path.endswith("login-request")][-1]
+    assert login["data"]["SESSION_PARAMETERS"]["STATEMENT_TIMEOUT_IN_SECONDS"] in (120, "120")
 
 
 def test_on_the_command_line(
@@ -281,5 +283,5 @@ def test_on_the_command_line(
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert "account_usage.query_history" in result.output
-    assert "That costs 0.10 USD at most." in result.output
+    assert "That costs 0.80 USD at most." in result.output
     assert "s3cr3t" not in result.output

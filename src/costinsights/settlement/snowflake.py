@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 MINIMUM = 60
 """Seconds that a warehouse is charged for at least, each time it is resumed."""
+QUESTIONS = 4
+"""Queries on the warehouse, at most: those that began earlier are asked for apart."""
 LONGEST = timedelta(days=2)
 """How long a statement may run before Snowflake stops it, by default."""
 CLOUD_SERVICES = "cloud services"
@@ -65,10 +67,10 @@ FROM {VIEWS}.warehouse_metering_history
 WHERE start_time >= {{since}} AND start_time < {{until}} ORDER BY start_time, warehouse_name
 """  # noqa: S608  as above
 DAYS = f"""
-SELECT TO_CHAR(usage_date, 'YYYY-MM-DD'),
+SELECT usage_date,
        SUM(credits_used_cloud_services) + SUM(credits_adjustment_cloud_services)
 FROM {VIEWS}.metering_daily_history
-WHERE usage_date >= '{{first}}' AND usage_date < '{{last}}' GROUP BY 1 ORDER BY 1
+WHERE usage_date >= '{{first}}' AND usage_date < '{{last}}' GROUP BY usage_date ORDER BY usage_date
 """  # noqa: S608  as above
 
 
@@ -92,6 +94,8 @@ class SnowflakeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     edition: str = ""
     """What a credit costs is said by edition and region: ``enterprise`` …"""
     region: str = ""
+    timeout: int = 120
+    """Seconds after which Snowflake stops a question of ours: a bound to what it costs."""
     cloud_services: bool = True
     """Whether to read what cloud services were charged, a row a day."""
 
@@ -155,7 +159,8 @@ class SnowflakeHistory(History):
                 f"The warehouse {name} ({size}) is {state.lower()}: a query resumes it, and that is "
                 f"charged for {MINIMUM} s at least."
             )
-        return Plan(reads, {"warehouse_seconds": MINIMUM}, wakes)
+        seconds = max(MINIMUM, QUESTIONS * self.options.timeout)
+        return Plan(reads, {"warehouse_seconds": seconds}, wakes)
 
     def _warehouse(self, name: str) -> tuple[str, str]:
         """Return the state and the size of a warehouse."""
@@ -209,7 +214,10 @@ class SnowflakeHistory(History):
                 host=self.resource.address,
                 port=given.port,
                 protocol=given.protocol,
-                session_parameters={"QUERY_TAG": MARK},
+                session_parameters={
+                    "QUERY_TAG": MARK,
+                    "STATEMENT_TIMEOUT_IN_SECONDS": given.timeout,
+                },
             )
         except Exception as error:  # noqa: BLE001  the driver's own errors, and its core's
             # Neither the driver's nor the server's words: they may repeat what was given.
@@ -320,7 +328,7 @@ class SnowflakeHistory(History):
     def _days(self, since: datetime, until: datetime) -> Iterator[Stretch]:
         first, last = f"{since:%Y-%m-%d}", f"{until:%Y-%m-%d}"
         for day, billed in self._ask("metering_daily_history", DAYS, first=first, last=last):
-            begun = datetime.strptime(day, "%Y-%m-%d").replace(tzinfo=timezone.utc)
+            begun = datetime(day.year, day.month, day.day, tzinfo=timezone.utc)
             credits_ = max(_decimal(billed), Decimal(0))
             done = begun + timedelta(days=1)
             if credits_:
