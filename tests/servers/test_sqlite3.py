@@ -254,9 +254,9 @@ def test_time_is_that_in_sqlite_and_not_the_programs(
 ) -> None:
     slow(connection, 0.01)
     for _ in connection.execute("SELECT slow(a) FROM t WHERE a < 6"):
-        time.sleep(0.01)
+        time.sleep(0.1)
     charge = charges.one()
-    assert 60 <= milliseconds(charge) < 100
+    assert 60 <= milliseconds(charge) < 400  # of 660
     assert charge.rows == 6
 
 
