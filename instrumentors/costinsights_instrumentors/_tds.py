@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from costinsights.guard import swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rowcount
@@ -16,11 +16,9 @@ from costinsights.tagging import can_carry
 from costinsights.unlocked import can_unlock, unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
     from types import ModuleType
 
-    from costinsights.hosts import Recognised
-    from costinsights.records import Resource
     from costinsights.span import CostSpan
     from costinsights.tagging import TagInText
 
@@ -82,7 +80,7 @@ class Place:
         self.port = told or port
         self.namespace, self.system, self.application = namespace or None, system, application
         self.handle: object = None
-        self.recognised: Recognised | None = None
+        self.dedicated: bool | None = None  # a pool of Synapse's; None until somebody asks
 
 
 def endpoint(server: str) -> tuple[str | None, str | None]:
@@ -221,7 +219,7 @@ class TDSInstrumentor(DBAPIInstrumentor):
     system = SYSTEM
     systems = ("microsoft.sql_server", "azure.sql", "azure.synapse")
     facts = {"address": "address", "port": "port", "namespace": "namespace"}  # noqa: RUF012  ClassVar of the base
-    meters = (
+    meters: ClassVar[tuple[str, ...]] = (
         "data_processed_bytes",
         "data_scanned_bytes",
         "data_moved_bytes",
@@ -294,41 +292,20 @@ class TDSInstrumentor(DBAPIInstrumentor):
 
     # -- what a connection leads to ---------------------------------------------------------------
 
-    def known(self, place: Place | None) -> Recognised:
-        """Return what the host's name, and the user, say of it; None is of a closed cursor."""
-        if place is None:
-            place = Place()
-        if place.recognised is None:
-            from costinsights.hosts import recognise
-            from costinsights.runtime import active
-
-            runtime = active()
-            declared = () if runtime is None else runtime.config.resources
-            place.recognised = recognise(place.system, super().resource(place), declared)
-        return place.recognised
-
     def system_of(self, connection: Place) -> str:
-        """Return Azure SQL's key or Synapse's for their hosts."""
-        return self.known(connection).system
-
-    def resource(self, connection: Place) -> Resource:
-        """Add the service and the region, where they are known."""
-        from msgspec.structs import replace
-
-        known = self.known(connection)
-        return replace(super().resource(connection), service=known.service, region=known.region)
-
-    def region(self, connection: Place) -> str | None:
-        """Return the region that was declared: no host name of Azure's has it."""
-        return self.known(connection).region
-
-    def dimensions(self, connection: Place) -> Mapping[str, str]:
-        """Return what else was declared."""
-        return self.known(connection).dimensions
+        """Return what the driver leads to; a host of Azure's is recognised by its name."""
+        return connection.system
 
     def tag_in_text(self, connection: Place) -> TagInText | None:
         """A dedicated pool of Synapse keeps a label that its statement carries."""
-        return labelled if self.known(connection).service == DEDICATED else None
+        if connection.dedicated is None:
+            from costinsights.hosts import recognise
+
+            recorder = self.recorder()
+            declared = () if recorder is None else recorder.resources
+            found = recognise(connection.system, self.resource(connection), declared)
+            connection.dedicated = found.service == DEDICATED
+        return labelled if connection.dedicated else None
 
     # -- what a call used -----------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class PyMSSQLInstrumentor(TDSInstrumentor):
     supports = ("2.2", "3")
     unlocks = True
     types = CURSOR
+    meters = ()  # the messages with them go to the program's handler
     application = "appname"
     channel = "appname at connect"
     verified = "emulator: TDS server"
