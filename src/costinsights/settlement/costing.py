@@ -335,12 +335,15 @@ def _part(stretch: Stretch) -> Fraction | None:
     return min(max(idle / whole, Fraction(0)), Fraction(1))
 
 
-def _order(stretch: Stretch) -> tuple[str, datetime, datetime, str, Fraction]:
+def _order(stretch: Stretch) -> tuple[str, datetime, datetime, str, Fraction, str]:
+    """Put stretches into one order, however they come: what is alike is numbered by it."""
     quantity = Fraction(stretch.quantity) + Fraction(stretch.amount or 0)
+    rest = f"{stretch.idle} {stretch.uptime} {stretch.resource}"
     return (
         stretch.group,
         stretch.started_at,
         stretch.ended_at,
         stretch.meter or "",
         quantity,
+        rest,
     )

@@ -8,9 +8,7 @@ else, and settling twice changes nothing.
 
 from __future__ import annotations
 
-import fcntl
 import os
-from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -18,11 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import msgspec
 
 from costinsights import config as configuration
-from costinsights.attribution import clean_labels, overlay
-from costinsights.comments import attribution
 from costinsights.guard import suppressed
-from costinsights.ledger.reader import span_ids, timestamp
-from costinsights.ledger.writer import make_folder
 from costinsights.plugins import HISTORIES, find
 from costinsights.pricing import PriceBook, PriceBookError
 from costinsights.pricing.line import EXACT_PLACES
@@ -30,13 +24,10 @@ from costinsights.pricing.pricer import price_of
 from costinsights.records import (
     BASIS_RANK,
     Charge,
-    ErrorInfo,
-    PriceInfo,
-    Resource,
-    StatementInfo,
     decimal_text,
 )
-from costinsights.settlement.allocation import MICROSECOND, microseconds
+from costinsights.settlement.allocation import MICROSECOND
+from costinsights.settlement.charging import Charging, plain, text_of
 from costinsights.settlement.costing import (
     PASSING,
     Cost,
@@ -48,20 +39,15 @@ from costinsights.settlement.costing import (
 )
 from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch, utc
 from costinsights.settlement.matching import Matches, match
+from costinsights.settlement.state import Busy, alone, leave_off, left_off
 from costinsights.settlement.writing import write
-from costinsights.statement import parse
-from costinsights.tagging import tag_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from costinsights.config import Config
     from costinsights.pricing.line import Price
 
-FOLDER = "settlement"
-"""Where a ledger notes how far each system is settled."""
-INSTRUMENTOR = "settle"
-"""What stands for the instrumentor in charges that no instrumented program made."""
 IDLE = "IDLE"
 SELF = "costinsights.self"
 """The label of what settlement itself costs."""
@@ -178,9 +164,12 @@ def settle(
     loaded = configuration.load(ledger=None if ledger is None else os.fspath(ledger), config=config)
     at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     reader = history or reader_of(system, loaded)
-    with suppressed(), _alone(loaded.ledger, system):
-        run = _Run(reader, loaded, at, everything=all, dry_run=dry_run, progress=progress)
-        return run.work(_aware(since), _aware(until), wake=wake, said=said)
+    try:
+        with suppressed(), alone(loaded.ledger, system):
+            run = _Run(reader, loaded, at, everything=all, dry_run=dry_run, progress=progress)
+            return run.work(_aware(since), _aware(until), wake=wake, said=said)
+    except Busy as error:
+        raise SettlementError(str(error)) from None
 
 
 def systems() -> dict[str, str]:
@@ -243,6 +232,7 @@ class _Run:
         self._dry_run = dry_run
         self._progress: Callable[[str, int, int | None], None] = progress or _nothing
         self._book = _price_book(config)
+        self._charging = Charging(self._system, self._book.version, config.rules)
         self._oldest = now - min(reader.retention or LONGEST, LONGEST)
         self._sums: dict[str, dict[str, int]] = {}
         self._new: dict[str, Charge] = {}
@@ -302,7 +292,7 @@ class _Run:
         self, since: datetime | None, until: datetime | None
     ) -> tuple[datetime, datetime, datetime | None]:
         """Return whole hours from begin to end, and where an earlier run had left off."""
-        left = _left_off(self._ledger, self._system)
+        left = left_off(self._ledger, self._system)
         begin = since or left
         if begin is None:
             raise NotAsked(
@@ -405,7 +395,7 @@ class _Run:
         within = [
             charge
             for charge in programs
-            if _text(begin) <= charge.ended_at and charge.started_at < _text(end)
+            if text_of(begin) <= charge.ended_at and charge.started_at < text_of(end)
         ]
         report.charges = len(within)
         report.without = sum(charge.charge_id not in matched for charge in within)
@@ -472,7 +462,7 @@ class _Run:
         for places in of.values():
             charge = found.of[places[0]].charge
             cost = _together([prices[at] for at in places])
-            later = self._later(charge, [figures[at] for at in places], cost)
+            later = self._charging.later(charge, [figures[at] for at in places], cost)
             if cost.reason:
                 _count(report.left, cost.reason)
             if later is None:
@@ -488,57 +478,6 @@ class _Run:
                 report.settled += 1
             for at in places:
                 self._take_back(ours.get(f"{self._system}:{figures[at].vendor_id}"))
-
-    def _later(self, charge: Charge, figures: Sequence[Figure], cost: Cost) -> Charge | None:
-        """Return a program's charge with the figures of the history; None while they are not known."""
-        if cost.reason in PASSING or (cost.amount is None and charge.basis != "unknown"):
-            return None
-        usage = {**charge.usage, **_meters(figures)}
-        usage.pop("capacity_seconds", None)
-        if cost.capacity:
-            usage["capacity_seconds"] = decimal_text(cost.capacity)
-        rows = [figure.rows for figure in figures if figure.rows is not None]
-        errors = [figure.error for figure in figures if figure.error]
-        ids = [figure.vendor_id for figure in figures if figure.vendor_id]
-        ended_at = charge.ended_at
-        if charge.partial:  # a job whose end nobody waited for, or rows that nobody fetched
-            ended_at = max(
-                ended_at,
-                *(_text(figure.ended_at) for figure in figures if figure.ended_at is not None),
-            )
-        return self._priced(
-            msgspec.structs.replace(
-                charge,
-                ended_at=ended_at,
-                partial=False,
-                usage=usage,
-                rows=sum(rows) if charge.rows is None and rows else charge.rows,
-                error=charge.error or (ErrorInfo(errors[0]) if errors else None),
-                vendor_id=charge.vendor_id or (ids[0] if len(ids) == 1 else None),
-            ),
-            cost,
-        )
-
-    def _priced(self, charge: Charge, cost: Cost) -> Charge:
-        """Return the charge with this cost; with the price as it stands where it is the same."""
-        if cost.amount is None or cost.price is None:
-            return charge
-        price = cost.price
-        known = charge.price
-        amount = decimal_text(cost.amount)
-        same = (charge.amount, charge.basis) == (amount, cost.basis)
-        if known is None or not same or (known.key, known.unit_price) != price[:2]:
-            known = PriceInfo(
-                price.key,
-                price.unit_price,
-                price.unit,
-                price.source,
-                price.as_of,
-                self._book.version,
-            )
-        return msgspec.structs.replace(
-            charge, amount=amount, currency=price.currency, basis=cost.basis, price=known
-        )
 
     def _take_back(self, charge: Charge | None) -> None:
         """Leave nothing on a charge of `--all` whose query has since come to a program's charge."""
@@ -569,63 +508,12 @@ class _Run:
                 _count(report.left, cost.reason)
             charge_id = f"{self._system}:{figure.vendor_id}"
             known = ours.get(charge_id)
-            charge = self._charge_of(figure, charge_id, cost, known)
+            charge = self._charging.of_query(figure, charge_id, cost, known)
             if charge == known:
                 report.unchanged += 1
             else:
                 self._put(charge, first=known is None)
                 report.added += 1
-
-    def _charge_of(
-        self, figure: Figure, charge_id: str, cost: Cost, known: Charge | None
-    ) -> Charge:
-        """Return a query of the history as a charge."""
-        statement = parse(figure.text, self._system) if figure.text else None
-        words = _words(figure.tag)
-        service = words.pop("service", None) or figure.program or ""
-        sources: list[tuple[str, Mapping[str, str]]] = [("tag", words)]
-        if figure.tag and not words:
-            comment = _commented(figure.tag)
-            sources.append((comment.pop("rule", "tag"), comment))
-        if statement is not None and statement.comment:
-            comment = dict(statement.comment)
-            sources.append((comment.pop("rule", "comment"), comment))
-        sources.append(("history", clean_labels(figure.labels)))
-        sources += [
-            (f"rule:{rule.name}", rule.labels)
-            for rule in self._config.rules
-            if rule.matches(
-                self._system,
-                figure.resource,
-                statement,
-                instrumentor=INSTRUMENTOR,
-                operation=figure.operation,
-                user=figure.user or "",
-            )
-        ]
-        usage = _meters([figure])
-        if cost.capacity:
-            usage["capacity_seconds"] = decimal_text(cost.capacity)
-        return self._made(
-            charge_id,
-            figure.started_at,
-            figure.ended_at or figure.started_at,
-            figure.resource,
-            figure.operation or (statement.operation if statement is not None else ""),
-            overlay(sources),
-            usage,
-            cost,
-            known,
-            statement=None
-            if statement is None
-            else StatementInfo(statement.fingerprint, statement.summary, statement.text),
-            rows=figure.rows,
-            error=ErrorInfo(figure.error) if figure.error else None,
-            tag=figure.tag,
-            vendor_id=figure.vendor_id,
-            service=service,
-            ran=True,
-        )
 
     # -- what is nobody's call ------------------------------------------------------------------
 
@@ -650,7 +538,7 @@ class _Run:
             usage: dict[str, int | float | str] = {}
             if capacity:
                 usage["capacity_seconds"] = decimal_text(capacity)
-            charge = self._made(
+            charge = self._charging.made(
                 charge_id,
                 stretch.started_at,
                 stretch.ended_at,
@@ -683,9 +571,9 @@ class _Run:
         self._sum(cost, "self")
         charge_id = f"{self._system}:settle:{os.urandom(10).hex()}"
         usage: dict[str, int | float | str] = {"requests": reader.requests}
-        usage.update((name, _plain(quantity)) for name, quantity in reader.spent.items())
+        usage.update((name, plain(quantity)) for name, quantity in reader.spent.items())
         self._put(
-            self._made(
+            self._charging.made(
                 charge_id,
                 self._now,
                 self._now,
@@ -699,63 +587,6 @@ class _Run:
             ),
             first=True,
         )
-
-    def _made(
-        self,
-        charge_id: str,
-        started_at: datetime,
-        ended_at: datetime,
-        resource: Resource,
-        operation: str,
-        attribution: dict[str, str],
-        usage: dict[str, int | float | str],
-        cost: Cost,
-        known: Charge | None,
-        *,
-        statement: StatementInfo | None = None,
-        rows: int | None = None,
-        error: ErrorInfo | None = None,
-        tag: str | None = None,
-        vendor_id: str | None = None,
-        service: str = "",
-        ran: bool = False,
-    ) -> Charge:
-        """Return a charge that no program made. `known` is what the ledger has of it."""
-        duration = (ended_at - started_at) // MICROSECOND * 1000 if ran else 0
-        trace_id, span_id = span_ids(charge_id)
-        # What is the same as before keeps the price book that it was priced with.
-        before = (
-            (None, "unknown", None) if known is None else (known.amount, known.basis, known.price)
-        )
-        charge = Charge(
-            charge_id=charge_id,
-            revision=0 if known is None else known.revision,
-            system=self._system,
-            resource=resource,
-            operation=operation,
-            statement=statement,
-            started_at=_text(started_at),
-            ended_at=_text(max(started_at, ended_at)),
-            duration_ns=max(0, duration),
-            usage={"time_ns": max(0, duration), **usage},
-            rows=rows,
-            amount=before[0],
-            currency=None if known is None else known.currency,
-            basis=before[1],
-            price=before[2],
-            attribution=attribution,
-            tag=tag,
-            vendor_id=vendor_id,
-            trace_id=trace_id,
-            span_id=span_id,
-            parent_span_id=None,
-            error=error,
-            service=service,
-            host="",
-            pid=0,
-            instrumentor=INSTRUMENTOR,
-        )
-        return self._priced(charge, cost)
 
     # -- the end --------------------------------------------------------------------------------
 
@@ -783,7 +614,7 @@ class _Run:
         self, report: Settled, history: _History, costing: Costing, horizon: datetime
     ) -> datetime | None:
         """Note where the next run has to begin, and return it."""
-        left = _left_off(self._ledger, self._system)
+        left = left_off(self._ledger, self._system)
         reached = report.since if history.failed else horizon
         open_since = [
             figure.started_at
@@ -791,65 +622,8 @@ class _Run:
             if cost.reason in PASSING and not is_own(figure) and figure.started_at >= report.since
         ]
         following = max(min([max(reached, left or reached), *open_since]), self._oldest)
-        _leave_off(self._ledger, self._system, following)
+        leave_off(self._ledger, self._system, following)
         return following
-
-
-# --- what is known of earlier runs ---------------------------------------------------------------
-
-
-def _place_of(ledger: str, system: str, end: str) -> str:
-    safe = "".join(letter if letter.isalnum() or letter in "._-" else "_" for letter in system)
-    return os.path.join(ledger, FOLDER, f"{safe.lstrip('.')}{end}")
-
-
-@contextmanager
-def _alone(ledger: str, system: str) -> Generator[None]:
-    """Let no two settlements of one system work on one ledger at the same time.
-
-    Raises:
-        SettlementError: another one is at work.
-    """
-    path = _place_of(ledger, system, ".lock")
-    make_folder(os.path.dirname(path))
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettlementError(
-                f"another settlement of {system} is at work on {ledger}"
-            ) from None
-        except OSError:
-            pass  # a file system without locks: there is no better than to believe we are alone
-        yield
-    finally:
-        os.close(fd)
-
-
-class _State(msgspec.Struct):
-    since: datetime
-
-
-def _left_off(ledger: str, system: str) -> datetime | None:
-    """Return where an earlier run left off; None where there was none."""
-    try:
-        with open(_place_of(ledger, system, ".json"), "rb") as file:
-            return msgspec.json.decode(file.read(), type=_State).since.astimezone(timezone.utc)
-    except FileNotFoundError:
-        return None
-    except msgspec.MsgspecError:
-        return None  # emptied by a power failure: the next run is told since when
-
-
-def _leave_off(ledger: str, system: str, since: datetime) -> None:
-    path = _place_of(ledger, system, ".json")
-    fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(msgspec.json.encode(_State(since)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(f"{path}.new", path)
 
 
 def _price_book(config: Config) -> PriceBook:
@@ -879,25 +653,6 @@ def _is_later(figure: Figure, other: Figure) -> bool:
     return figure.ended_at >= other.ended_at
 
 
-def _meters(figures: Sequence[Figure]) -> dict[str, int | float | str]:
-    """Return the meters of one figure, or the sums of several."""
-    if len(figures) == 1:
-        return {name: _plain(value) for name, value in figures[0].meters.items()}
-    sums: dict[str, Decimal] = {}
-    for figure in figures:
-        for name, value in figure.meters.items():
-            if isinstance(value, (int, float)):
-                sums[name] = sums.get(name, Decimal(0)) + Decimal(str(value))
-    return {name: _plain(value) for name, value in sums.items()}
-
-
-def _plain(value: float | str | Decimal) -> int | float | str:
-    """Return a quantity as JSON has it, whole where it is."""
-    if not isinstance(value, Decimal):
-        return value
-    return int(value) if value == value.to_integral_value() else float(value)
-
-
 def _together(several: Sequence[Cost]) -> Cost:
     """Return what the figures of one charge cost; the first that is not known decides."""
     if len(several) == 1:
@@ -916,20 +671,6 @@ def _together(several: Sequence[Cost]) -> Cost:
         "allocated" if any(cost.basis == "allocated" for cost in several) else "metered",
         sum(cost.capacity for cost in several),
     )
-
-
-def _words(tag: str | None) -> dict[str, str]:
-    """Read a tag of ours, ``ci,asset=orders,job=nightly``, back into labels."""
-    found = tag_in(tag)
-    if found is None:
-        return {}
-    pairs = (word.partition("=") for word in found.split(",")[1:])
-    return clean_labels({key: value for key, _, value in pairs if key and value})
-
-
-def _commented(tag: str) -> dict[str, str]:
-    """Read a tag that another tool wrote: dbt puts its comment into Snowflake's query tag."""
-    return attribution((f"/* {tag} */",)) or {}
 
 
 def _nothing(_what: str, _done: int, _total: int | None) -> None:
@@ -955,10 +696,6 @@ def _hour(moment: datetime) -> datetime:
 def _hour_after(moment: datetime) -> datetime:
     whole = _hour(moment)
     return whole if whole == moment else whole + HOUR
-
-
-def _text(moment: datetime) -> str:
-    return timestamp(microseconds(moment) * 1000)
 
 
 def _naive(moment: datetime) -> str:
