@@ -95,8 +95,8 @@ def test_a_statement_is_a_charge(
 
 def test_time_is_that_of_the_server(connection: psycopg.Connection[Any], charges: Charges) -> None:
     connection.execute("SELECT pg_sleep(0.05)")
-    time.sleep(0.1)
-    assert 50 <= milliseconds(charges.one()) < 100
+    time.sleep(0.4)
+    assert 50 <= milliseconds(charges.one()) < 400
 
 
 WAYS: dict[str, tuple[Callable[[psycopg.Connection[Any]], object], int | None]] = {
@@ -251,10 +251,10 @@ def test_a_server_side_cursor_left_early_is_partial(
         assert len(cursor.fetchmany(3)) == 3
         cursor.scroll(2)
         assert cursor.fetchone() == (6, "6")
-        time.sleep(0.05)
+        time.sleep(0.4)
     charge = charges.one()
     assert (charge.rows, charge.partial) == (4, True)
-    assert milliseconds(charge) < 50
+    assert milliseconds(charge) < 400
 
 
 def test_a_server_side_cursor_used_again(
@@ -289,11 +289,11 @@ def test_a_stream_that_is_left_is_partial(
     [entry] = charges.entries()
     assert (entry.rows, entry.partial) == (1, True)
     next(stream)
-    time.sleep(0.05)
+    time.sleep(0.4)
     cast("Any", stream).close()
     [entry] = charges.entries()
     assert (entry.revision, entry.rows, entry.partial) == (1, 2, True)
-    assert milliseconds(entry) < 50
+    assert milliseconds(entry) < 400
 
 
 def test_copy_counts_the_servers_time_and_not_the_programs(
@@ -303,17 +303,17 @@ def test_copy_counts_the_servers_time_and_not_the_programs(
         for number in range(1000):
             copy.write_row((number,))
         copy.write("7\n")
-        time.sleep(0.1)
+        time.sleep(0.4)
     charge = charges.one()
     assert (charge.operation, charge.rows, charge.partial) == ("COPY", 1001, False)
-    assert milliseconds(charge) < 100
+    assert milliseconds(charge) < 400
 
     with connection.cursor().copy("COPY t TO STDOUT") as copy:
         assert sum(1 for _ in copy.rows()) == 1011
-        time.sleep(0.1)
+        time.sleep(0.4)
     charge = charges.one()
     assert (charge.rows, charge.partial) == (1011, False)
-    assert milliseconds(charge) < 100
+    assert milliseconds(charge) < 400
 
     with connection.cursor().copy("COPY (SELECT pg_sleep(0.05)) TO STDOUT") as copy:
         assert copy.read()
@@ -366,9 +366,9 @@ def test_a_pipelines_waiting_is_counted(
     connection: psycopg.Connection[Any], charges: Charges
 ) -> None:
     with connection.pipeline():
-        connection.execute("SELECT pg_sleep(0.05)")
-        connection.execute("SELECT pg_sleep(0.05)")
-    assert 100 <= sum(map(milliseconds, charges.new())) < 200
+        connection.execute("SELECT pg_sleep(0.25)")
+        connection.execute("SELECT pg_sleep(0.25)")
+    assert 500 <= sum(map(milliseconds, charges.new())) < 1000
 
 
 def test_one_cursor_for_many_pipelined_statements(
@@ -605,10 +605,10 @@ async def test_async_ways(aconnection: psycopg.AsyncConnection[Any], charges: Ch
 
     async with cursor.copy("COPY t (a) FROM STDIN") as copy:
         await copy.write_row((1,))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.4)
     charge = charges.one()
     assert (charge.operation, charge.rows) == ("COPY", 1)
-    assert milliseconds(charge) < 100
+    assert milliseconds(charge) < 400
 
     async with cursor.copy("COPY t TO STDOUT") as copy:
         assert len([row async for row in copy.rows()]) == 13

@@ -182,9 +182,9 @@ def test_a_procedure(connection: Any, charges: Charges) -> None:
 def test_time_is_that_in_the_driver(connection: Any, charges: Charges) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT SLEEP(0.1)")
-        time.sleep(0.1)
+        time.sleep(0.4)
         cursor.fetchall()
-    assert 100 <= milliseconds(charges.one()) < 190
+    assert 100 <= milliseconds(charges.one()) < 400
 
 
 def test_a_statement_that_fails_costs(connection: Any, charges: Charges) -> None:
