@@ -178,6 +178,7 @@ _PRIVATE_LINK = "https://learn.microsoft.com/azure/private-link/private-endpoint
 _ON_DEMAND = "engines.md 13.1, unsourced; the zone: " + _PRIVATE_LINK
 _CLOUD_SQL = "cloud-sql-python-connector 1.23.0: instance DNS names"
 _DATABRICKS = "databricks-sdk: databricks/sdk/environments.py"
+_DREMIO = "https://pypi.org/project/dremio-simple-query: data.dremio.cloud, data.eu.dremio.cloud"
 _SNOWFLAKE = "engines.md 13.1, unsourced"
 
 HOSTS: tuple[Host, ...] = (
@@ -225,6 +226,7 @@ HOSTS: tuple[Host, ...] = (
             ("gcp.databricks.com", "gcp"),
         )
     ),
+    Host("**.dremio.cloud", "dremio", _DREMIO, "dremio"),
     Host("**.snowflakecomputing.com", "snowflake", _SNOWFLAKE, "snowflake"),
 )
 """Every kind of host name that is recognised; the first that fits a name is taken."""

@@ -57,10 +57,11 @@ NAMES: list[tuple[str, str, str | None]] = [
     ("dbc-a1b2345c-d6e7.cloud.databricks.com", "databricks", None),
     ("adb-123456789.12.azuredatabricks.net", "databricks", None),
     ("123456789.1.gcp.databricks.com", "databricks", None),
+    ("data.eu.dremio.cloud", "dremio", None),
     ("acme-shop.snowflakecomputing.com", "snowflake", None),
     ("ab12345.eu-central-1.privatelink.snowflakecomputing.com", "snowflake", None),
 ]
-OF_THEIR_OWN = ("aws.redshift", "azure.sql", "azure.synapse", "databricks", "snowflake")
+OF_THEIR_OWN = ("aws.redshift", "azure.sql", "azure.synapse", "databricks", "dremio", "snowflake")
 NOBODYS: list[str | None] = [
     None,
     "",
