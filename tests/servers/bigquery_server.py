@@ -31,7 +31,7 @@ from uuid import uuid4
 import duckdb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     Resource = dict[str, Any]
     Handler = Callable[["BigQueryServer", "Call"], "Resource | Failure"]
@@ -48,8 +48,15 @@ TYPES = {
     "DATE": "DATE",
     "TIMESTAMP WITH TIME ZONE": "TIMESTAMP",
 }
+LABELS = 'STRUCT("KEY" VARCHAR, "VALUE" VARCHAR)[]'
 RESERVED = re.compile(r"`?(?:[\w-]+`?\.`?)?`?region-[\w-]+`?\.`?INFORMATION_SCHEMA`?\.`?JOBS\w*`?")
-STATUS = {"notFound": 404, "invalidQuery": 400, "rateLimitExceeded": 403, "backendError": 503}
+STATUS = {
+    "accessDenied": 403,
+    "notFound": 404,
+    "invalidQuery": 400,
+    "rateLimitExceeded": 403,
+    "backendError": 503,
+}
 
 
 class Failure(NamedTuple):
@@ -196,11 +203,7 @@ class Job:
             "cacheHit": self.figures.cache_hit,
             "totalBytesProcessed": str(self.figures.processed),
             "totalRows": str(len(self.rows)),
-            "schema": {
-                "fields": [
-                    {"name": name, "type": kind, "mode": "NULLABLE"} for name, kind in self.columns
-                ]
-            },
+            "schema": {"fields": [_field(name, kind) for name, kind in self.columns]},
             "rows": [{"f": [{"v": _cell(value)} for value in row]} for row in self.rows[start:end]],
         }
         if self.affected is not None:
@@ -208,6 +211,14 @@ class Job:
         if end < len(self.rows):
             found["pageToken"] = str(end)
         return found
+
+
+def _field(name: str, kind: str) -> Resource:
+    """Describe a column; the one kind of structure that there is are labels."""
+    if kind != LABELS:
+        return {"name": name, "type": TYPES.get(kind, "STRING"), "mode": "NULLABLE"}
+    parts = [_field(part, "VARCHAR") for part in ("key", "value")]
+    return {"name": name, "type": "RECORD", "mode": "REPEATED", "fields": parts}
 
 
 def _ms(seconds: float) -> str:
@@ -223,8 +234,10 @@ def _cell(value: Any) -> Any:
         return str(int(value.timestamp() * 10**6))
     if isinstance(value, (date, Decimal)):
         return str(value)
-    if isinstance(value, (list, dict)):
-        return json.dumps(value)
+    if isinstance(value, list):
+        return [{"v": _cell(item)} for item in cast("Iterable[Any]", value)]
+    if isinstance(value, dict):
+        return {"f": [{"v": _cell(item)} for item in cast("dict[str, Any]", value).values()]}
     return str(value)
 
 
@@ -439,9 +452,7 @@ class BigQueryServer:
         if text.split(None, 1)[0].upper() in ("INSERT", "UPDATE", "DELETE", "MERGE"):
             job.affected = int(rows[0][0]) if rows else 0
             return
-        job.columns = [
-            (name, TYPES.get(kind, "STRING")) for name, kind in zip(names, kinds, strict=True)
-        ]
+        job.columns = list(zip(names, kinds, strict=True))
         job.rows = rows
 
     def _table_of_jobs(self) -> None:
@@ -457,7 +468,8 @@ class BigQueryServer:
         for job in list(self.jobs.values()):
             figures, running = job.figures, job.answered < job.figures.questions
             self.database.execute(
-                f"INSERT INTO jobs VALUES ({', '.join('?' * 19)})",
+                f"INSERT INTO jobs VALUES ({'?, ' * 17} "
+                """from_json(?, '[{"key": "VARCHAR", "value": "VARCHAR"}]'), ?)""",
                 [
                     _moment(job.began),
                     job.project,
@@ -476,10 +488,12 @@ class BigQueryServer:
                     figures.slot_ms,
                     {"reason": figures.reason, "message": "…"} if figures.reason else None,
                     figures.cache_hit,
-                    [
-                        {"key": key, "value": value}
-                        for key, value in job.configuration.get("labels", {}).items()
-                    ],
+                    json.dumps(
+                        [
+                            {"key": key, "value": value}
+                            for key, value in job.configuration.get("labels", {}).items()
+                        ]
+                    ),
                     None,
                 ],
             )
