@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pandas as pd
 import psycopg
 import psycopg2
@@ -225,9 +226,6 @@ def test_nothing_secret_is_written(connection: Any, charges: Charges, server: Re
     assert server.password not in text
 
 
-# --- a Redshift host, by its name or by the configuration ---------------------------------------
-
-
 def test_a_connection_opened_before_leads_to_its_address(server: Redshift, tmp_path: Path) -> None:
     with connect(server) as connection, instrumented(tmp_path, "redshift_connector") as charges:
         connection.cursor().execute("SELECT 1")
@@ -420,39 +418,6 @@ def test_connections_of_many_threads(charges: Charges, server: Redshift) -> None
     assert Counter(charge.attribution["asset"] for charge in found) == {
         f"a{number}": 5 for number in range(8)
     }
-
-
-def drivers(server: Redshift) -> Iterator[tuple[str, Any]]:
-    yield "redshift_connector", connect(server)
-    account = {"user": server.user, "password": server.password, "dbname": server.database}
-    yield "psycopg", psycopg.connect(host=server.host, port=server.port, **account)
-    yield "psycopg2", psycopg2.connect(host=server.host, port=server.port, **account)
-
-
-def test_a_declared_host_is_redshift_for_every_driver(server: Redshift, tmp_path: Path) -> None:
-    declared = {
-        "port": server.port,
-        "system": "aws.redshift",
-        "service": "aws.redshift",
-        "region": "us-east-1",
-    }
-    costinsights.instrument(
-        *DRIVERS, ledger=tmp_path, exporters=[], config={"resource": [declared]}
-    )
-    charges = Charges(tmp_path)
-    try:
-        for driver, connection in drivers(server):
-            with connection, connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
-                cursor.fetchall()
-            if driver != "redshift_connector":  # its block has closed it
-                connection.close()
-            charge = charges.one()
-            assert (charge.system, charge.instrumentor) == ("aws.redshift", driver)
-            assert charge.resource.service == "aws.redshift"
-            assert charge.resource.region == "us-east-1"
-    finally:
-        costinsights.uninstrument()
 
 
 # --- a Redshift host, by its name or by the configuration ---------------------------------------

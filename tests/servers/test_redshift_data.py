@@ -56,6 +56,7 @@ def test_a_statement_from_start_to_end(client: Any, data: RedshiftData, charges:
     assert (charge.system, charge.instrumentor) == ("aws.redshift", "botocore")
     assert charge.resource.namespace == "nightly"
     assert charge.resource.service == "aws.redshift_serverless"
+    assert charge.resource.region == "us-east-1"
     assert text_of(charge) == "SELECT * FROM orders WHERE id = ?"
     assert (charge.vendor_id, charge.partial, charge.rows) == (started["Id"], True, None)
     client.describe_statement(Id=started["Id"])
