@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch
 from tests.ledgers import NOON
 
@@ -139,3 +141,44 @@ def price_file(folder: Path) -> str:
     path = folder / "acme.toml"
     path.write_text(PRICES, encoding="utf-8")
     return str(path)
+
+
+class ScriptOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[settle.acme]``: what the history is to be like."""
+
+    queries: int = 2
+    denied: bool = False
+    breaks: bool = False
+    sleeps: bool = False
+    password: str = ""
+
+
+class ScriptedHistory(SeededHistory):
+    """The same for the command line: so many queries, seeded by its options."""
+
+    Options = ScriptOptions
+    options: ScriptOptions
+    grants = "GRANT SELECT ON acme.queries\n  TO settlement"
+
+    def __init__(self, options: dict[str, object] | None = None) -> None:
+        super().__init__(options=options)
+        bytes_: dict[str, Any] = {
+            "meters": {"scanned_bytes": 10**12},
+            "billed": ("scanned_bytes",),
+        }
+        self.figures = [query(f"q{n}", n, n + 1, **bytes_) for n in range(self.options.queries)]
+        self.wakes = "The warehouse wh is paused." if self.options.sleeps else None
+        if self.options.denied:
+            self.fails_after, self.error = 0, lambda: self.denied("acme.queries")
+        elif self.options.breaks:
+            self.fails_after = 1
+
+
+def entry_points(folder: Path) -> Path:
+    """Put the scripted reader on a path as an installed package's, and return that path."""
+    metadata = folder / "acme-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    metadata.joinpath("entry_points.txt").write_text(
+        f"[costinsights_history]\n{SYSTEM} = tests.histories:ScriptedHistory\n"
+    )
+    return folder

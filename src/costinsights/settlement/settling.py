@@ -362,6 +362,7 @@ class _Run:
         return _History(sorted(figures.values(), key=_place), stretches, failed, grant)
 
     def _collect(self, figures: dict[object, Figure], begin: datetime, end: datetime) -> None:
+        self._progress("reading the history", len(figures), None)
         for figure in self._reader.read(begin, end):
             key: object = figure.vendor_id or _place(figure)
             known = figures.get(key)
