@@ -88,7 +88,7 @@ class SnowflakeInstrumentor(DBAPIInstrumentor):
     meters = ("rows_inserted", "rows_updated", "rows_deleted")
     statement_tags = True
     channel = "QUERY_TAG of the statement"
-    verified = "emulator: tests/servers/snowflake_server.py"
+    verified = "emulator: unmodified connector 3.18, 4.8 and 5.2"
 
     def __init__(self) -> None:
         super().__init__()

@@ -327,6 +327,45 @@ def test_snowflake_credits_of_an_extra_small_warehouse(seconds: int, burnt: str)
     assert quote.amount == round(max(seconds, 60) * Decimal(2) / 3600, 15)
 
 
+@pytest.mark.parametrize(
+    ("size", "an_hour", "a_second"),
+    [
+        ("X-Small", 1, "0.0003"),
+        ("Small", 2, "0.0006"),
+        ("Medium", 4, "0.0011"),
+        ("Large", 8, "0.0022"),
+        ("X-Large", 16, "0.0044"),
+        ("2X-Large", 32, "0.0089"),
+        ("3X-Large", 64, "0.0178"),
+        ("4X-Large", 128, "0.0356"),
+        ("5X-Large", 256, "0.0711"),
+        ("6X-Large", 512, "0.1422"),
+    ],
+)
+def test_snowflake_credits_by_size(size: str, an_hour: int, a_second: str) -> None:
+    """As stated: docs.snowflake.com/en/user-guide/warehouses-overview, both columns."""
+    dims = {"warehouse_size": size, "edition": "enterprise"}
+    hour = BOOK.quote("snowflake", {"warehouse_hours": 1}, "us-east-1", **dims)
+    assert hour.parts[0].quantity == an_hour
+    assert hour.amount == an_hour * 3
+    # The list rounds; the second of an hour is what it rounds.
+    more = BOOK.quote("snowflake", {"warehouse_seconds": 3601}, "us-east-1", **dims)
+    second = more.parts[0].quantity - hour.parts[0].quantity
+    assert second.quantize(Decimal("0.0001")) == Decimal(a_second)
+
+
+def test_snowflake_clusters_multiply() -> None:
+    """ "Multi-cluster: × running clusters", each with a minute at least (same page)."""
+    quote = BOOK.quote(
+        "snowflake",
+        {"warehouse_seconds": 30, "clusters": 3},
+        "eu-west-1",
+        warehouse_size="Medium",
+        edition="business_critical",
+    )
+    assert quote.amount == round(3 * 4 * Decimal(60) / 3600 * Decimal("5.20"), 15)
+
+
 def test_bigquery_on_demand() -> None:
     """100.3 TiB at 6.25: the list says 626.875; rounding up to the MiB adds a millionth."""
     quote = BOOK.quote("gcp.bigquery", {"billed_tib": "100.3"}, "us-central1")

@@ -117,7 +117,7 @@ class SnowflakeHistory(History):
         "data_scanned_bytes",
         "execution_ms",
     )
-    verified = "emulator: tests/servers/snowflake_server.py"
+    verified = "emulator: unmodified connector 3.18, 4.8 and 5.2"
     dependencies = "costinsights[snowflake]"
     Options = SnowflakeOptions
     options: SnowflakeOptions
