@@ -438,7 +438,8 @@ class _Run:
                 for charge in store.charges(
                     f"system = {literal(self._system)} AND vendor_id IS NOT NULL "
                     "AND (partial OR basis IN ('unknown', 'estimated')) "
-                    f"AND ended_at >= TIMESTAMP '{_naive(begin)}' "
+                    # One that has run since long before may have come to its end now.
+                    f"AND ended_at >= TIMESTAMP '{_naive(min(begin, self._oldest))}' "
                     f"AND started_at < TIMESTAMP '{_naive(end)}'"
                 )
                 if charge.vendor_id
@@ -458,8 +459,8 @@ class _Run:
         for at, one in found.of.items():
             of.setdefault(one.charge.charge_id, []).append(at)
             report.found[one.how] = report.found.get(one.how, 0) + 1
-        if found.doubtful and not self._everything:
-            report.left[DOUBTFUL] = found.doubtful
+        if found.doubtful:
+            report.left[DOUBTFUL] = len(found.doubtful)
         for places in of.values():
             charge = found.of[places[0]].charge
             cost = _together([prices[at] for at in places])
@@ -495,7 +496,8 @@ class _Run:
     ) -> None:
         """Write charges for queries that no instrumented program made, or say what they come to."""
         for at, (figure, cost) in enumerate(zip(figures, prices, strict=True)):
-            if at in found.of:
+            # What is in doubt is probably a program's, and would count twice.
+            if at in found.of or at in found.doubtful:
                 continue
             report.outside += 1
             if cost.reason in PASSING:
