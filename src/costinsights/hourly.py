@@ -47,6 +47,8 @@ HOURS: Mapping[str, tuple[Hour, ...]] = {
     "aws.aurora": (Hour("aws.rds", "running_seconds", {"instances": "1"}, _AURORA),),
     "gcp.cloud_sql": (Hour("gcp.cloud_sql", "instance_seconds"),),
     "snowflake": (Hour("snowflake", "warehouse_seconds", {"clusters": "1"}),),
+    "azure.synapse_dedicated": (Hour("azure.synapse", "online_seconds"),),
+    "azure.sql": (Hour("azure.sql", "database_seconds"),),
     "azure.database": (
         Hour("azure.postgresql", "instance_seconds", engines={"postgresql": "postgresql"}),
         Hour("azure.mysql", "instance_seconds", engines={"mysql": "mysql"}),
@@ -57,6 +59,7 @@ HOURS: Mapping[str, tuple[Hour, ...]] = {
 _BY_METER = {
     "vcpus": Hour("gcp.cloud_sql", "running_seconds"),
     "acus": Hour("aws.rds", "running_seconds"),
+    "provisioned_vcores": Hour("azure.sql", "existing_seconds"),
 }
 """By a meter in ``hourly`` that says how the hour is counted."""
 
