@@ -2,8 +2,9 @@
 
 Only the id is proof. A tag is the same for all calls of one asset and job, so with it the statement
 and the time decide, and of several equal calls the nearest in time is taken: they are for the same
-asset and job, whichever it is. Without a tag, statement and time are believed only where there is
-no other call and no other figure that they would fit; what stays in doubt is left alone.
+asset and job, whichever it is. Without a tag, statement, host and time are believed only where all
+calls that they fit are for the same, and there are no more figures than calls: otherwise another
+program ran that statement too. What stays in doubt is left alone.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Matches(NamedTuple):
     """`of` gives the match of a figure by its place; `doubtful` figures fit several charges."""
 
     of: dict[int, Match]
-    doubtful: int
+    doubtful: frozenset[int]
 
 
 def match(
@@ -139,13 +140,12 @@ class _Matching:
                 )
                 self._take(at, nearest, "tag")
 
-    def _by_statement(self, figures: Iterable[int]) -> int:
-        """Match what fits one another and nothing else; return how many figures stay in doubt."""
+    def _by_statement(self, figures: Iterable[int]) -> frozenset[int]:
+        """Match what fits one another and nothing else; return the figures that stay in doubt."""
         buckets = self._buckets(
             lambda call: call.charge.statement.fingerprint if call.charge.statement else ""
         )
         fitting: dict[int, list[_Call]] = {}
-        wanted: dict[str, int] = {}
         for at in figures:
             if at in self._found or not self._figures[at].text:
                 continue
@@ -155,19 +155,36 @@ class _Matching:
                 for shape in sorted(self._shape(at))
                 if shape in buckets
                 for call in buckets[shape].around(begun, self._skew)
-                if self._agree(at, call)
+                if self._agree(at, call) and self._same_host(at, call)
             ]
             if calls:
                 fitting[at] = calls
-                for call in calls:
-                    wanted[call.charge.charge_id] = wanted.get(call.charge.charge_id, 0) + 1
-        doubtful = 0
-        for at, calls in fitting.items():
-            if len(calls) == 1 and (calls[0].batch or wanted[calls[0].charge.charge_id] == 1):
-                self._take(at, calls[0], "statement")
-            else:
-                doubtful += 1
-        return doubtful
+        doubtful: set[int] = set()
+        for places in _apart(fitting):
+            calls = list({id(call): call for at in places for call in fitting[at]}.values())
+            certain = len(places) <= len(calls) or all(call.batch for call in calls)
+            alike = all(call.charge.attribution == calls[0].charge.attribution for call in calls)
+            if not (certain and alike and self._take_in_order(places, fitting)):
+                doubtful.update(places)
+        return frozenset(doubtful)
+
+    def _take_in_order(self, places: Sequence[int], fitting: dict[int, list[_Call]]) -> bool:
+        """Give each figure one of its calls, in their order; False where one gets none."""
+        chosen: dict[int, _Call] = {}
+        taken: set[int] = set()
+        for at in sorted(places, key=lambda at: (self._figures[at].started_at, at)):
+            begun = microseconds(self._figures[at].started_at)
+            free = [call for call in fitting[at] if call.batch or id(call) not in taken]
+            if not free:
+                return False
+            # The earliest that fits: a nearer one may be all that a later figure has.
+            chosen[at] = min(
+                free, key=lambda call: (call.end < begun, call.start, call.charge.charge_id)
+            )
+            taken.add(id(chosen[at]))
+        for at, call in chosen.items():
+            self._take(at, call, "statement")
+        return True
 
     # -- what fits ------------------------------------------------------------------------------
 
@@ -184,6 +201,10 @@ class _Matching:
         if charge.vendor_id is not None and figure.vendor_id is not None:
             return False  # both have an id, and not the same one
         here, there = figure.resource.namespace, charge.resource.namespace
+        return here is None or there is None or here.casefold() == there.casefold()
+
+    def _same_host(self, at: int, call: _Call) -> bool:
+        here, there = self._figures[at].resource.address, call.charge.resource.address
         return here is None or there is None or here.casefold() == there.casefold()
 
     def _shape(self, at: int) -> frozenset[str]:
@@ -204,3 +225,24 @@ class _Matching:
     def _take(self, at: int, call: _Call, how: How) -> None:
         call.taken = not call.batch
         self._found[at] = Match(call.charge, how)
+
+
+def _apart(fitting: dict[int, list[_Call]]) -> list[list[int]]:
+    """Return the figures in groups: those of different groups have no call in common."""
+    group: dict[int, int] = {}  # of a figure or a call: another one of its group, or itself
+
+    def first(item: int) -> int:
+        while group[item] != item:
+            group[item] = item = group[group[item]]
+        return item
+
+    for at, calls in fitting.items():
+        place = -1 - at  # apart from the calls' ids
+        group[place] = place
+        for call in calls:
+            group.setdefault(id(call), id(call))
+            group[first(id(call))] = first(place)
+    found: dict[int, list[int]] = {}
+    for at in fitting:
+        found.setdefault(first(-1 - at), []).append(at)
+    return list(found.values())
