@@ -293,7 +293,10 @@ class Watch:
         if start is None:
             return Call(self, probe, asked, None) if self.runs.open else None
         where = start.place(asked.client, asked.request)
-        given = (where, start.text(asked.request), (asked, args, kwargs))
+        text = start.text(asked.request)
+        if text is not None and start.rewrite is None and self.tagger is not None:
+            text = Fixed(text)
+        given = (where, text, (asked, args, kwargs))
         span = recorder.begin(probe, given, {})
         return None if span is None else Call(self, probe, asked, span)
 
@@ -390,6 +393,12 @@ class Watch:
 def _tells(state: State) -> bool:
     """Tell whether there is anything to write of a run."""
     return state.done and (state.usage is not None or state.error is not None)
+
+
+class Fixed(str):
+    """A statement that gets no comment: taggers change a plain `str` only, and say so of it."""
+
+    __slots__ = ()
 
 
 class Call:

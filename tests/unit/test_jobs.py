@@ -73,6 +73,7 @@ def _rewritten(
 
 OPERATIONS = {
     "start": Operation("aws.athena", Start(_where, _runs, _text, _rewritten)),
+    "fixed": Operation("aws.athena", Start(_where, _runs, _text)),
     "run": Operation("aws.athena", Start(_where, _runs), _states),
     "status": Operation("aws.athena", states=_states),
 }
@@ -347,3 +348,17 @@ def test_a_comment_goes_into_the_text_only_when_asked_for(monkeypatch: pytest.Mo
         _start(on, "a-1")
         assert on.client.requests == [("start", {"sql": "SELECT 1 /*ci,job=nightly*/"})]
         assert on.one().tag == "ci,job=nightly"
+
+
+def test_what_cannot_be_rewritten_has_no_comment_and_no_tag(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = {"tagging": "comment", "labels": {"job": "nightly"}}
+    for on in _switched(monkeypatch, config=config):
+        on.client.answers.append({"ids": ["a-1"]})
+        on.client.request("fixed", {"sql": "SELECT 1"})
+        assert on.client.requests == [("fixed", {"sql": "SELECT 1"})]
+        charge = on.one()
+        assert charge.tag is None
+        assert charge.statement is not None
+        assert charge.statement.text == "SELECT ?"
