@@ -18,7 +18,9 @@ import costinsights
 from costinsights.settlement.aws_redshift import RedshiftHistory
 from costinsights.settlement.history import MARK, HistoryError
 from costinsights.settlement.settling import SettlementError, WouldWake, settle
+from tests.servers.aws_server import aws_server
 from tests.servers.charges import Charges, instrumented
+from tests.servers.redshift_data import RedshiftData
 from tests.servers.redshift_server import Redshift, redshift
 
 if TYPE_CHECKING:
@@ -279,6 +281,25 @@ def test_spectrum_is_billed_by_bytes_on_top(server: Redshift, tmp_path: Path) ->
     assert report.incomplete == ["Spectrum scans of queries that are not in sys_query_history"]
 
 
+def test_spectrum_is_free_for_a_query_that_fails(server: Redshift, tmp_path: Path) -> None:
+    server.seed(
+        "sys_query_history",
+        query(1, HOUR, 10, status="failed"),
+        query(2, HOUR, 10, transaction_id=102, session_id=8),
+    )
+    server.seed(
+        "svcs_s3query_summary",
+        scan(101, 7, HOUR + SECOND, 2**40),
+        scan(102, 8, HOUR + SECOND, 1),  # a query pays for 10 MB at least
+    )
+    run(server, tmp_path, cluster(server))
+    found = by_id(tmp_path)
+    assert found["1"].usage["unbilled_bytes"] == 2**40
+    assert found["1"].usage["spectrum_scanned_bytes"] == 0
+    least = Decimal("0.000047683715820")  # 10 MB at 5 USD a TB, to the 15th decimal
+    assert money(list(found.values())) == 2 * NODE + least
+
+
 def test_concurrency_scaling_is_a_capacity_of_its_own(server: Redshift, tmp_path: Path) -> None:
     server.seed(
         "sys_query_history",
@@ -386,6 +407,40 @@ def test_a_programs_own_charges_get_their_share(server: Redshift, tmp_path: Path
     assert settled[first.charge_id].basis == "allocated"
     assert settled[first.charge_id].attribution["asset"] == "orders"
     assert settled[first.charge_id].vendor_id == "1"
+
+
+def test_a_statement_of_the_data_api_that_nobody_asked_about(
+    server: Redshift, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with aws_server() as aws:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        data = RedshiftData(aws)
+        client = aws.client("redshift-data")
+        with instrumented(tmp_path, "botocore") as charges:
+            client.execute_statement(Sql="SELECT 7", WorkgroupName="nightly", Database="dev")
+            [pending] = charges.new()
+        client.close()
+        assert pending.partial
+        data.ends_with("SELECT 7", RedshiftQueryId=31)
+        begun = datetime.fromisoformat(pending.started_at.replace("Z", "+00:00"))
+        server.seed("sys_query_history", query(31, begun, 1, "SELECT 7"))
+        server.seed("sys_serverless_usage", minute(begun.replace(second=0, microsecond=0), 480))
+        report = settle(
+            "aws.redshift",
+            begun,
+            begun + timedelta(hours=1),
+            wake=True,
+            ledger=tmp_path,
+            history=RedshiftHistory(serverless(server, data_api=True)),
+            config={},
+            now=begun + timedelta(hours=2),
+        )
+    assert report.settled == 1, report
+    [settled] = [c for c in Charges(tmp_path).new() if c.charge_id == pending.charge_id]
+    assert not settled.partial
+    assert Decimal(settled.amount or 0) == 480 * RPU / 3600
 
 
 # --- what can go wrong --------------------------------------------------------------------------

@@ -13,6 +13,7 @@ values of ``compute_type`` no page of AWS's was found: they are an option.
 
 from __future__ import annotations
 
+import re
 from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
@@ -39,6 +40,8 @@ SERVERLESS = "aws.redshift_serverless"
 NO_LABEL = frozenset(("", "default", "unset"))
 DONE = {"success": None, "failed": "FAILED", "canceled": "CANCELED"}
 DENIED = "42501"
+_STATEMENT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(:\d+)?")
+"""What the Data API calls a statement; those of a batch have a number behind it."""
 MINIMUM = 60
 """Seconds that a workgroup is charged for at least, each time it is used."""
 
@@ -90,6 +93,9 @@ class RedshiftOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether to read the use of transient clusters, which only a superuser may by default."""
     scaling_types: tuple[str, ...] = ("primary-scale", "secondary-scale")
     """Values of ``compute_type`` of queries on transient clusters."""
+    data_api: bool = False
+    """Whether to ask ``redshift-data:DescribeStatement`` after statements of the Data API that no
+    program has asked about: it remembers them for a day."""
     open_hours: int = 6
     """A minute is charged when its transaction ends. One of less age, with work and no charge, is
     left for later; an older one was free."""
@@ -101,6 +107,7 @@ class RedshiftHistory(History):
     system = "aws.redshift"
     latency = timedelta(minutes=10)
     retention = timedelta(days=7)
+    by_id = True
     grants = "GRANT ROLE sys:monitor TO settlement;"
     meters = (
         "elapsed_us",
@@ -109,6 +116,7 @@ class RedshiftHistory(History):
         "result_bytes",
         "result_cache_hit",
         "spectrum_scanned_bytes",
+        "unbilled_bytes",
     )
     verified = "emulator: PostgreSQL behind a start-up proxy"
     dependencies = "costinsights[redshift_connector]"
@@ -221,10 +229,33 @@ class RedshiftHistory(History):
         scanned: dict[Any, int] = {}
         if self.options.spectrum and not self.serverless:
             scanned = self._scanned(rows, since, until)
+        names = self._statements()
         for row in rows:
-            yield self._figure(row, scanned.get(row[0], 0))
+            yield self._figure(row, scanned.get(row[0], 0), names.get(row[0]))
 
-    def _figure(self, row: Any, scanned: int) -> Figure:
+    def _statements(self) -> dict[int, str]:
+        """Return what the Data API calls queries whose charges still have its name of them."""
+        wanted = [id_ for id_ in self.pending if _STATEMENT.fullmatch(id_)]
+        if not wanted or not self.options.data_api:
+            return {}
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        make: Any = boto3  # it is not typed
+        found: dict[int, str] = {}
+        with closing(make.client("redshift-data", region_name=self.resource.region)) as client:
+            for id_ in wanted:
+                self.spend()
+                try:
+                    query = client.describe_statement(Id=id_).get("RedshiftQueryId", 0)
+                except (BotoCoreError, ClientError) as error:
+                    self.missing(f"statements of the Data API: {type(error).__name__}")
+                    continue
+                if query > 0:
+                    found[query] = id_
+        return found
+
+    def _figure(self, row: Any, scanned: int, name: str | None) -> Figure:
         (id_, label, user, database, kind, status, cached, start, end, *times) = row[:12]
         returned, size, text, compute = row[12:16]
         elapsed, queue, execution = (int(time or 0) for time in times)
@@ -237,16 +268,19 @@ class RedshiftHistory(History):
         if cached:
             meters["result_cache_hit"] = 1
         if scanned:
-            meters["spectrum_scanned_bytes"] = scanned
+            # A query that fails is free, whatever it scanned (repost.aws: Spectrum query charges).
+            failed = status == "failed"
+            meters["spectrum_scanned_bytes"] = 0 if failed else scanned
+            meters.update({"unbilled_bytes": scanned} if failed else {})
         return Figure(
             started_at=utc(start),
             ended_at=utc(end) if status in DONE and end is not None else None,
-            vendor_id=str(id_),
+            vendor_id=name or str(id_),
             tag=label if label and label not in NO_LABEL else None,
             user=user,
             text=(text or "").rstrip(),
             meters=meters,
-            billed=("spectrum_scanned_bytes",) if scanned else (),
+            billed=("spectrum_scanned_bytes",) if scanned and status != "failed" else (),
             # What an INSERT or UPDATE did is not told here: it returns no rows.
             rows=int(returned) if kind == "SELECT" and returned is not None else None,
             error=DONE.get(status),
