@@ -135,12 +135,12 @@ class SnowflakeInstrumentor(DBAPIInstrumentor):
         known = getattr(cursor, "_query_result", cursor)  # 5.x, or earlier
         whole = getattr(cursor, "_multi_statement", None)
         several = whole or (known is cursor and cursor.multi_statement_savedIds)
-        if several or (known.query or "")[:3].upper() not in STAYING:
+        if (word := (known.query or "")[:3].upper()) not in STAYING or several:
             self._look(cursor._connection)
         rows = None if several or (known.rowcount or 0) < 0 else known.rowcount
-        counts = {n: getattr(getattr(known, "stats", 0), f"num_{n}", 0) or 0 for n in self.meters}
-        if not rows or sum(counts.values()) != rows:
-            counts = {}  # no DML, or the last statement of many
+        stats: Any = getattr(known, "stats", None) if rows and word != "SEL" else None
+        counts = {n: getattr(stats, f"num_{n}", 0) or 0 for n in self.meters} if stats else {}
+        counts = counts if sum(counts.values()) == rows else {}  # not those of the last of many
         return Usage(rows, counts, whole.parent_qid if whole else known.sfqid)
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
