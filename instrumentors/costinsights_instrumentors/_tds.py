@@ -161,6 +161,8 @@ class Messages:
     `description` is the cursor's: while nobody else holds it, the cursor is gone.
     """
 
+    __slots__ = ("description", "texts")
+
     def __init__(self, description: object = None) -> None:
         self.texts: dict[str, None] = {}
         self.description = description
@@ -309,36 +311,30 @@ class TDSInstrumentor(DBAPIInstrumentor):
 
     # -- what a call used -----------------------------------------------------------------------
 
-    def messages(self, cursor: Any) -> Iterable[Any] | None:
-        """Return what the server said; by default the cursor keeps it."""
-        found: Iterable[Any] | None = getattr(cursor, "messages", None)
-        return found
-
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return rows and what the messages tell."""
-        if self.types:
-            self.forget(id(cursor))  # of a connection's `execute`: one that was there before it
         rows = rowcount(cursor)
-        said = self.messages(cursor)
-        if not said:  # nearly always
-            return None if rows is None else Usage(rows)
-        return Messages().add(said).usage(rows)
+        if said := cursor.messages:
+            return Messages().add(said).usage(rows)
+        return None if rows is None else Usage(rows)
 
     def source(self, cursor: Any, result: Any) -> object | None:
         """Collect what the server says while the rows come."""
         if result is None:
             return None
-        if not self.types:
-            return Messages().add(self.messages(cursor))
-        for span in self.open_spans()[:MOST_LOOKED_AT]:
-            known = span.source
-            if isinstance(known, Messages) and getrefcount(known.description) == UNSHARED:
-                self.forget(span.key)
-        return Messages(cursor.description).add(self.messages(cursor))
+        recorder = self.recorder()
+        if self.types and recorder is not None and recorder.opened:
+            self.forget(id(cursor))  # of a connection's `execute`: one that was there before it
+            for span in self.open_spans()[:MOST_LOOKED_AT]:
+                known = span.source
+                if isinstance(known, Messages) and getrefcount(known.description) == UNSHARED:
+                    self.forget(span.key)
+        found = Messages(cursor.description)
+        return found.add(said) if (said := cursor.messages) else found
 
     def final(self, source: Any) -> Usage | None:
         """Return what all messages tell."""
-        told: Usage | None = source.usage()
+        told: Usage | None = source.usage() if source.texts else None
         return told
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
@@ -352,11 +348,12 @@ class TDSInstrumentor(DBAPIInstrumentor):
     def unread(self, cursor: Any) -> bool | None:
         """Of several statements in one text, results are left until ``nextset`` finds none."""
         recorder = self.recorder()
-        span = None if recorder is None else recorder.opened_by(cursor)
+        span = None if recorder is None else recorder.opened.get(id(cursor))
         if span is None:
             return None
-        if isinstance(span.source, Messages):
-            span.source.add(self.messages(cursor))
+        source = span.source
+        if isinstance(source, Messages) and (said := cursor.messages):
+            source.add(said)
         if span.statement is not None and has_several_results(span.statement.text):
             return self.has_further(cursor)
         return None

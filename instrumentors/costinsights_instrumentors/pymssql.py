@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from costinsights.instrumentor import Hook
+from costinsights.instrumentor import DBAPIInstrumentor, Hook
 from costinsights_instrumentors._tds import Place, TDSInstrumentor, cursor_hooks
 
 CONNECTION, CURSOR = "pymssql._pymssql:Connection", "pymssql._pymssql:Cursor"
@@ -34,7 +34,13 @@ class PyMSSQLInstrumentor(TDSInstrumentor):
     supports = ("2.2", "3")
     unlocks = True
     types = CURSOR
-    meters = ()  # the messages with them go to the program's handler
+    # What the server says goes to the program's handler, so there are no messages to read.
+    meters = ()
+    usage, source, final = (
+        DBAPIInstrumentor.usage,
+        DBAPIInstrumentor.source,
+        DBAPIInstrumentor.final,
+    )
     application = "appname"
     channel = "appname at connect"
     verified = "emulator: TDS server"
