@@ -33,6 +33,7 @@ WHOLE = ("fetchall", "fetch_arrow_table", "fetch_df", "fetch_polars", "fetch_rec
 class ADBCFlightSQLInstrumentor(DBAPIInstrumentor):
     name = "adbc_flightsql"
     system = "other_sql"
+    systems = ("dremio", "other_sql")
     driver = "adbc_driver_flightsql.dbapi"
     supports = ("1.0", "2")
     package = "adbc-driver-flightsql"
@@ -76,12 +77,6 @@ class ADBCFlightSQLInstrumentor(DBAPIInstrumentor):
         from costinsights.records import Resource
 
         return Resource(*self._places.get(connection, (None, None)))
-
-    def system_of(self, connection: Any) -> str:
-        """The host's name may say it."""
-        from costinsights.hosts import recognise
-
-        return recognise(self.system, self.resource(connection)).system
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Of what leaves rows to fetch, those count that are fetched."""

@@ -37,6 +37,7 @@ MOST_TICKETS = 1024
 class PyArrowFlightInstrumentor(DBAPIInstrumentor):
     name = "pyarrow_flight"
     system = "other_sql"
+    systems = ("dremio", "other_sql")
     driver = "pyarrow.flight"
     supports = ("12", "27")
     unlocks = True
@@ -88,12 +89,6 @@ class PyArrowFlightInstrumentor(DBAPIInstrumentor):
         from costinsights.records import Resource
 
         return Resource(*self._places.get(connection, (None, None)))
-
-    def system_of(self, connection: Any) -> str:
-        """The host's name may say it."""
-        from costinsights.hosts import recognise
-
-        return recognise(self.system, self.resource(connection)).system
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Nothing is known of a stream before it has been read."""

@@ -5,7 +5,7 @@ It knows the commands of Flight SQL that those send for statements (CommandState
 CommandStatementUpdate, prepared statements with bound parameters) and, as Dremio does, SQL as the
 bare command. Names of commands and fields: arrow.apache.org, format/FlightSql.proto.
 
-The seam for history and figures is `Dremio.seed`: rows of ``sys.jobs_recent``, which the settlement
+The seam for history and figures is `Dremio.seed`: rows of the system tables, which the settlement
 reads with a query as any other.
 """
 
@@ -35,8 +35,19 @@ CREATE TABLE sys.jobs_recent (
     final_state_epoch_millis BIGINT, rows_scanned BIGINT, bytes_scanned BIGINT,
     rows_returned BIGINT, bytes_returned BIGINT, execution_cpu_time_ns BIGINT,
     accelerated BOOLEAN, query VARCHAR
-)
+);
+CREATE TABLE sys.history_jobs AS FROM sys.jobs_recent;
+CREATE TABLE sys.organization_usage (
+    replica_id VARCHAR, engine_id VARCHAR, entity_id VARCHAR, entity_type VARCHAR,
+    start_time TIMESTAMP, end_time TIMESTAMP, instance_count INTEGER, instance_type VARCHAR,
+    instance_hourly_cost_dcus DOUBLE, total_usage_dcus DOUBLE
+);
 """
+# Names of more parts than DuckDB knows.
+NAMES = {
+    "sys.project.history.jobs": "sys.history_jobs",
+    "sys.organization.usage": "sys.organization_usage",
+}
 
 
 # --- the little of Protocol Buffers that there is in it ----------------------------------------------
@@ -115,17 +126,19 @@ class Dremio(_Base):  # type: ignore[misc]  # pyarrow has no types
         self.database.execute(JOBS)
         self.requests: list[tuple[str, bytes]] = []
         self.statements: list[str] = []
+        self.refuses: set[str] = set()
+        """System tables that the user may not read."""
         self._prepared: dict[bytes, tuple[str, Any]] = {}
         self._lock = threading.Lock()
 
-    def seed(self, jobs: Iterable[Mapping[str, object]]) -> None:
-        """Put rows into ``sys.jobs_recent``; what a row does not say is null."""
-        for job in jobs:
-            names = ", ".join(job)
-            marks = ", ".join("?" for _ in job)
+    def seed(self, table: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Put rows into a system table; what a row does not say is null."""
+        for row in rows:
+            names, marks = ", ".join(row), ", ".join("?" for _ in row)
             with self._lock:
                 self.database.execute(
-                    f"INSERT INTO sys.jobs_recent ({names}) VALUES ({marks})", [*job.values()]
+                    f"INSERT INTO {NAMES.get(table, table)} ({names}) VALUES ({marks})",
+                    [*row.values()],
                 )
 
     def _run(self, text: str, parameters: Any = None) -> Any:
@@ -134,6 +147,7 @@ class Dremio(_Base):  # type: ignore[misc]  # pyarrow has no types
         if parameters is not None:
             rows = [[*row.values()] for row in parameters.to_pylist()]
         self.statements += [text] * len(rows)
+        text = self._here(text)
         result: Any = None
         with self._lock, self.database.cursor() as cursor:
             for row in rows:
@@ -146,13 +160,23 @@ class Dremio(_Base):  # type: ignore[misc]  # pyarrow has no types
             return pa.table({"Records": pa.array(counts[:1], pa.int64())})
         return result
 
+    def _here(self, text: str) -> str:
+        """Return a statement with the system tables' names as they are here."""
+        for name in self.refuses:
+            if name in text:
+                raise flight.FlightUnauthorizedError(f"PERMISSION ERROR: not authorized: {name}")
+        for name, ours in NAMES.items():
+            text = text.replace(name, ours)
+        return text
+
     def _described(self, text: str) -> Any:
         """Return the schema of a statement's result without running it."""
         if not _is_query(text):
             return CHANGED
         try:
             with self._lock, self.database.cursor() as cursor:
-                found = cursor.execute(f"DESCRIBE {text.replace('?', 'NULL')}").fetchall()
+                plain = self._here(text).replace("?", "NULL")
+                found = cursor.execute(f"DESCRIBE {plain}").fetchall()
                 columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind, *_ in found)
                 return cursor.execute(f"SELECT {columns} LIMIT 0").to_arrow_table().schema
         except duckdb.Error as error:

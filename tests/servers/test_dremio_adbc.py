@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import costinsights
+from costinsights.records import Resource
 from costinsights_instrumentors.adbc_flightsql import ADBCFlightSQLInstrumentor
 from tests.servers.charges import Charges, instrumented, text_of
 from tests.servers.dremio_server import Dremio, serving
@@ -128,21 +129,26 @@ def test_the_server_sees_the_same_with_and_without_us(tmp_path: Path) -> None:
     assert len(before) > 5
 
 
-@pytest.mark.parametrize(
-    ("uri", "system"),
-    [
-        ("grpc+tls://data.dremio.cloud:443", "dremio"),
-        ("grpc+tls://data.eu.dremio.cloud:443", "dremio"),
-        ("grpc+tls://dremio.cloud.example.com:32010", "other_sql"),
-    ],
-)
-def test_the_host_says_that_it_is_dremio(uri: str, system: str) -> None:
+def test_where_a_connection_leads_is_in_its_options_too() -> None:
     class Connection:
         """Stands for one, because a real one would at once ask the server for what it can."""
 
     connection, ours = Connection(), ADBCFlightSQLInstrumentor()
-    ours.connected((), {"db_kwargs": {"uri": uri, "password": SECRET}}, connection)
-    assert ours.system_of(connection) == system
+    options = {"uri": "grpc+tls://data.dremio.cloud:443", "password": SECRET}
+    ours.connected((), {"db_kwargs": options}, connection)
+    assert ours.resource(connection) == Resource("data.dremio.cloud", 443)
+
+
+def test_a_server_is_dremio_where_the_configuration_says_so(server: Dremio, tmp_path: Path) -> None:
+    declared = {"resource": [{"name": "lake", "host": "127.0.0.1", "system": "dremio"}]}
+    costinsights.instrument("adbc_flightsql", ledger=tmp_path, exporters=[], config=declared)
+    try:
+        with connect(server) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+        assert Charges(tmp_path).one().system == "dremio"
+    finally:
+        costinsights.uninstrument()
 
 
 def test_uninstrumented_means_uncounted(server: Dremio, tmp_path: Path) -> None:

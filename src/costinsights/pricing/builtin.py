@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from costinsights.pricing.files import PriceFile
     from costinsights.pricing.line import PriceLine
 
-PROVIDERS = ("aws", "azure", "databricks", "gcp", "snowflake")
+PROVIDERS = ("aws", "azure", "databricks", "dremio", "gcp", "snowflake")
 """A file each; every key in it begins with its name and a dot."""
 
 _FOLDER = os.path.join(os.path.dirname(__file__), "prices")
