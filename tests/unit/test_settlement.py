@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from costinsights import plugins
 from costinsights.ledger.compact import compact
@@ -299,12 +301,11 @@ def test_equal_calls_for_the_same_get_a_figure_each(ledger: Path) -> None:
         query(f"q{n:02}", 10 + (n + 0.1) / 60, 10 + (n + 0.4) / 60, text=ORDERS, **SCAN)
         for n in range(20)
     ]
-    for _ in range(2):
+    for settled in (20, 0):
         report = run(ledger, SeededHistory(figures[::-1]))
-        assert sum(report.found.values()) == 20
+        assert (sum(report.found.values()), report.settled) == (20, settled)
         found = counted(ledger)
         assert [found[id_].vendor_id for id_ in ids] == [f"q{n:02}" for n in range(20)]
-    assert report.unchanged == 20
 
 
 def test_a_batch_has_as_many_figures_as_statements(ledger: Path) -> None:
@@ -513,6 +514,19 @@ def test_history_that_has_expired_is_said(ledger: Path) -> None:
     assert "keeps its history" in report.incomplete[0]
 
 
+def test_an_hour_that_has_expired_in_part_is_not_split_again(ledger: Path) -> None:
+    figures = [work("gone", 0, 30, 1), work("long", 20, 70, 1)]
+    stretches = [hour(0, 1), hour(60, 1)]
+    run(ledger, SeededHistory(figures, stretches), all=True)
+    before = counted(ledger)
+    # At half past one, what ended before half past twelve is in no history any more.
+    late = SeededHistory(figures[1:], stretches, retention=timedelta(minutes=150))
+    report = run(ledger, late, since=at(0), all=True)
+    assert late.asked == [(at(60), at(120))]
+    assert report.left == {"nothing is known yet of what its capacity cost in its time": 1}
+    assert counted(ledger) == before
+
+
 def test_a_history_that_breaks_off_settles_what_is_certain(ledger: Path) -> None:
     with program(ledger) as shop:
         ids = [call(shop, 10, "bytes"), call(shop, 11, "share")]
@@ -693,3 +707,49 @@ def test_what_is_written_is_private(ledger: Path) -> None:
     run(ledger, SeededHistory([query("q1", 10, 11, **SCAN)]), all=True)
     for path in ledger.rglob("*"):
         assert os.stat(path).st_mode & 0o077 == 0, path
+
+
+# --- whatever the history is ----------------------------------------------------------------------
+
+queries = st.tuples(
+    st.integers(0, 170),  # minute of its start
+    st.integers(0, 100),  # minutes
+    st.integers(0, 9),  # its work
+    st.integers(0, 2),  # the run by which it has arrived
+    st.booleans(),  # an instrumented program's
+)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(queries, max_size=8), st.booleans())
+def test_late_arrivals_or_not_the_ledger_holds_the_price_of_the_hours(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[int, ...]], squeeze: bool
+) -> None:
+    """After every run: each query once, and the shares of all hours sum to their price exactly."""
+    ledger = tmp_path_factory.mktemp("random") / "ledger"
+    stretches = [hour(60 * n, 1 + n * n) for n in range(5)]
+    with program(ledger) as shop:
+        for number, (begin, *_, mine) in enumerate(history):
+            if mine:
+                call(shop, begin, f"q{number}")
+    for at_run in range(3):
+        figures = [
+            work(f"q{number}", begin, begin + length, weight)
+            for number, (begin, length, weight, arrives, _) in enumerate(history)
+            if arrives <= at_run
+        ]
+        once = SeededHistory(figures, stretches)
+        for again in (False, True):
+            report = run(ledger, once, until=at(300), now=at(400), all=True)
+            assert report.left == {}
+            if again:
+                assert (report.settled, report.added, report.idle) == (0, 0, 0)
+        found = counted(ledger)
+        assert money(list(found.values())) == 3 * sum(1 + n * n for n in range(5))
+        allocated = [charge for charge in found.values() if charge.basis == "allocated"]
+        idle = [charge for charge in allocated if charge.operation == "IDLE"]
+        assert len(allocated) - len(idle) == len(figures)
+        if squeeze:
+            aged(ledger)
+            compact(str(ledger))
+    assert verify(str(ledger)).sound

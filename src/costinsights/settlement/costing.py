@@ -83,14 +83,15 @@ def costs(
     system: str,
     *,
     horizon: datetime,
+    since: datetime | None = None,
     cut_off: bool = False,
 ) -> Costing:
-    """Price figures and split stretches; the history is whole up to `horizon`.
+    """Price figures and split stretches; the history is whole from `since` up to `horizon`.
 
     Where it is not, or a query still runs, stretches are left as they are, for shares that are not
     all known would not sum to the price. With `cut_off` that is so for all of them.
     """
-    return _Costing(figures, book, system, horizon, cut_off=cut_off).work(stretches)
+    return _Costing(figures, book, system, since, horizon, cut_off=cut_off).work(stretches)
 
 
 class _Share:
@@ -110,6 +111,7 @@ class _Costing:
         figures: Sequence[Figure],
         book: PriceBook,
         system: str,
+        since: datetime | None,
         horizon: datetime,
         *,
         cut_off: bool,
@@ -117,6 +119,7 @@ class _Costing:
         self._figures = figures
         self._book = book
         self._system = system
+        self._since = since
         self._horizon = horizon
         self._cut_off = cut_off
         self._unpriced: dict[str, int] = {}
@@ -280,6 +283,8 @@ class _Costing:
         known = self._known_until.get(figure.group or "")
         if figure.ended_at is None or figure.ended_at > self._horizon:
             return LATE
+        if self._since is not None and figure.started_at < self._since:
+            return NO_CAPACITY  # the history of its beginning has gone
         return NO_CAPACITY if known is None or known < figure.ended_at else ""
 
     def _quote(

@@ -206,6 +206,8 @@ class _History(NamedTuple):
 
     figures: list[Figure]
     stretches: list[Stretch]
+    known_from: datetime
+    """Where the capacity that was read begins."""
     failed: str
     grant: str
 
@@ -268,6 +270,7 @@ class _Run:
             history.stretches,
             self._book,
             self._system,
+            since=history.known_from,
             horizon=horizon,
             cut_off=bool(history.failed),
         )
@@ -302,7 +305,8 @@ class _Run:
         resumed = left if left is not None and left < begin else None
         begin = _hour(resumed or begin)
         if self._reader.retention is not None and begin < self._now - self._reader.retention:
-            begin = self._now - self._reader.retention
+            # An hour of which some has gone cannot be split any more.
+            begin = _hour_after(self._now - self._reader.retention)
             self._reader.missing(
                 f"the system keeps its history for {_days(self._reader.retention)}: what is older "
                 "stays as it is"
@@ -335,6 +339,7 @@ class _Run:
         figures: dict[object, Figure] = {}
         stretches: list[Stretch] = []
         failed = grant = ""
+        known_from = begin
         try:
             reader.open()
             self._collect(figures, begin, end)
@@ -346,11 +351,12 @@ class _Run:
                 ),
                 default=begin,
             )
-            first = _hour(max(first, self._oldest))
+            first = max(_hour(first), _hour_after(self._oldest))
             if first < begin:
                 # What began before has its shares in hours that others ran in as well.
                 self._collect(figures, first, begin)
-            stretches += reader.capacity(min(first, begin), _hour_after(end))
+            known_from = min(first, begin)
+            stretches += reader.capacity(known_from, _hour_after(end))
         except HistoryError as error:
             failed, grant = str(error), error.grant
         except Exception as error:  # noqa: BLE001  a driver's: what was read is of use without it
@@ -359,7 +365,7 @@ class _Run:
             reader.close()
         if failed and not figures:
             raise SettlementError(failed, grant=grant)
-        return _History(sorted(figures.values(), key=_place), stretches, failed, grant)
+        return _History(sorted(figures.values(), key=_place), stretches, known_from, failed, grant)
 
     def _collect(self, figures: dict[object, Figure], begin: datetime, end: datetime) -> None:
         self._progress("reading the history", len(figures), None)
