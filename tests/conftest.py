@@ -6,17 +6,20 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import pytest
 
 from tests import backends, network
 from tests.backends import Server, unavailable
 from tests.processes import Unavailable
+from tests.servers import trino_server
 
 if TYPE_CHECKING:
     import contextlib
     from collections.abc import Iterator
+
+    from tests.servers.trino_server import Coordinator
 
 # What would make the same test pass here and fail there: our settings and OpenTelemetry's, those of
 # the orchestrators that attribution reads, those of the drivers, and how a terminal looks.
@@ -93,7 +96,21 @@ def mariadb() -> Iterator[Server]:
     yield from _session("MariaDB", backends.mariadb())
 
 
-def _session(name: str, source: contextlib.AbstractContextManager[Server]) -> Iterator[Server]:
+@pytest.fixture(scope="session")
+def trino_coordinator() -> Iterator[Coordinator]:
+    """A Trino server, the same for the whole session."""
+    yield from _session("Trino", trino_server.trino())
+
+
+class _Somewhere(Protocol):
+    @property
+    def host(self) -> str: ...
+
+
+_Found = TypeVar("_Found", bound=_Somewhere)
+
+
+def _session(name: str, source: contextlib.AbstractContextManager[_Found]) -> Iterator[_Found]:
     try:
         server = source.__enter__()
     except Unavailable as reason:

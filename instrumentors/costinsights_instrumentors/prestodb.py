@@ -55,8 +55,11 @@ class PrestodbInstrumentor(DBAPIInstrumentor):
 
     def source(self, cursor: Any, result: Any) -> object | None:
         """A statement that failed before it was sent leaves the query of the one before."""
-        query = cursor._query
-        return None if query is None or query in self._charged else query
+        query: object = cursor._query
+        if query is None or query in self._charged:
+            return None
+        self._charged.add(query)
+        return query
 
     def final(self, source: Any) -> Usage | None:
         """Asked of a statement that failed."""

@@ -119,8 +119,11 @@ class TrinoInstrumentor(DBAPIInstrumentor):
 
     def source(self, cursor: Any, result: Any) -> object | None:
         """A statement that failed before it was sent leaves the query of the one before."""
-        query = cursor._query
-        return query if result is not None or query not in self._cursors else None
+        query: object = cursor._query
+        if query is None or (result is None and query in self._cursors):
+            return None
+        self._cursors[query] = ref(cursor)
+        return query
 
     def final(self, source: Any) -> Usage | None:
         """The rows were counted page by page."""
