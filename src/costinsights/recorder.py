@@ -30,10 +30,12 @@ from costinsights.attribution import (
     untold,
 )
 from costinsights.guard import say, swallow
+from costinsights.hosts import recognise
 from costinsights.instrumentor import UNKNOWN_ROWS, rowcount, rows_of, size_of
 from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
 from costinsights.pricing.line import Price
+from costinsights.pricing.pricer import Pricer
 from costinsights.records import (
     MAX_INTEGER,
     PRICED,
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
     from costinsights.ledger.writer import Writer
     from costinsights.patching import Fetch, Probe
     from costinsights.pricing import Capacity, PriceBook
-    from costinsights.pricing.pricer import Pricer
     from costinsights.rules import Rule
     from costinsights.tagging import Tagger
 
@@ -416,14 +417,23 @@ class Recorder:
         if usage.meters:
             known: dict[str, int | float | str] = (span.extra or {}).get("u", {})
             span.note("u", {**known, **usage.meters})
-            pricer = span.target.pricer
-            if pricer is not None and (priced := pricer(usage.meters)) is not None:
-                span.target = self._priced(span.target, priced.price)
-                span.amount = priced.amount
-                if span.probe.instrumentor.basis != "estimated":
-                    span.note("b", span.probe.instrumentor.basis)
+            if span.target.pricer is not None:
+                try:
+                    self._price_usage(span, span.target.pricer, usage.meters)
+                except Exception as error:  # noqa: BLE001  the usage is kept, and can be priced later
+                    swallow(f"the price of {span.probe.hook.target}", error)
         if usage.vendor_id is not None:
             span.note("i", usage.vendor_id)
+
+    def _price_usage(
+        self, span: CostSpan, pricer: Pricer, meters: Mapping[str, int | float | str]
+    ) -> None:
+        priced = pricer(meters)
+        if priced is not None:
+            span.target = self._priced(span.target, priced.price)
+            span.amount = priced.amount
+            if span.probe.instrumentor.basis != "estimated":
+                span.note("b", span.probe.instrumentor.basis)
 
     def delivered(self, span: CostSpan) -> None:
         """Count one row that a generator is about to hand out; the first writes the entry."""
@@ -686,8 +696,6 @@ class Recorder:
     def _new_target(
         self, instrumentor: DBAPIInstrumentor, connection: object, system: str, facts: Resource
     ) -> Target:
-        from costinsights.hosts import recognise
-
         found = recognise(system, facts, self.resources)
         system = found.system
         facts = msgspec.structs.replace(facts, service=found.service, region=found.region)
@@ -709,8 +717,6 @@ class Recorder:
         if capacity is not None:
             price = self._capacity_price(capacity)
         elif instrumentor.meters:
-            from costinsights.pricing.pricer import Pricer
-
             dimensions = {**found.dimensions, **instrumentor.dimensions(connection)}
             pricer = Pricer(self.book, system, found.region, dimensions, say)
         texts = self._texts(system)
