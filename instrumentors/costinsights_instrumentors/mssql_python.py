@@ -58,7 +58,9 @@ class MSSQLPythonInstrumentor(TDSInstrumentor):
             for name in ("bulkcopy", "bulkcopy_arrow")
         ),
         *(
-            Hook(f"{CURSOR}.{name}", statement=None, operation=name.upper(), lazy=True)
+            Hook(
+                f"{CURSOR}.{name}", statement=None, operation=name.upper(), lazy=True, optional=True
+            )
             for name in CATALOG
             if name not in NOT_THERE
         ),

@@ -70,7 +70,14 @@ class PyODBCInstrumentor(TDSInstrumentor):
         Hook(f"{CURSOR}.__next__", fetch="next", leaf=True),
         Hook(f"{CURSOR}.skip", fetch="part", leaf=True),
         *(
-            Hook(f"{CURSOR}.{name}", statement=None, operation=name.upper(), lazy=True, leaf=True)
+            Hook(
+                f"{CURSOR}.{name}",
+                statement=None,
+                operation=name.upper(),
+                lazy=True,
+                leaf=True,
+                optional=True,
+            )
             for name in CATALOG
         ),
     )

@@ -63,7 +63,7 @@ def instrumented(ledger: Path, name: str, **settings: Any) -> Generator[Charges]
         costinsights.uninstrument()
 
 
-def as_resource(service: str, system: str = "azure.synapse", **more: str) -> dict[str, Any]:
+def as_resource(service: str, system: str = "azure.synapse", **more: Any) -> dict[str, Any]:
     """Return a configuration that says what a test's server stands for."""
     return {"resource": [{"host": "127.0.0.1", "system": system, "service": service, **more}]}
 

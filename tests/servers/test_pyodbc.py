@@ -586,3 +586,49 @@ def test_time_is_that_in_the_driver(connection: Any, charges: Charges, server: T
     charge = charges.one()
     assert milliseconds(charge) >= 100
     assert milliseconds(charge) < 500
+
+
+def test_many_threads(charges: Charges, server: TdsServer) -> None:
+    """Each with a connection of its own; cursors come and go at the same addresses."""
+
+    def work() -> None:
+        connection = driver.connect(connection_string(server))
+        for number in range(10):
+            connection.execute("SELECT a FROM t").fetchval()
+            assert len(connection.execute("SELECT a FROM t WHERE a < ?", number).fetchall()) <= ROWS
+        connection.close()
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    costinsights.uninstrument()  # what is open is completed
+    found = charges.new()
+    assert len(found) == 6 * 10 * 2
+    assert {charge.rows for charge in found if "WHERE" not in text_of(charge)} == {1}
+    assert all(not charge.partial for charge in found if "WHERE" in text_of(charge))
+
+
+@pytest.mark.parametrize(
+    ("service", "more", "expected"),
+    [
+        ("azure.synapse_dedicated", {"hourly": {"dwus": "200"}}, "3.02"),
+        ("azure.sql", {"dimensions": {"service_objective": "S1"}}, "0.0403"),
+    ],
+)
+def test_an_hour_is_shared_where_the_size_is_declared(
+    server: TdsServer, tmp_path: Path, service: str, more: dict[str, Any], expected: str
+) -> None:
+    system = service.removesuffix("_dedicated")
+    region = "westeurope" if system == "azure.synapse" else "eastus"
+    declared = as_resource(service, system, region=region, **more)
+    with instrumented(tmp_path / "ledger", "pyodbc", config=declared) as charges:
+        connection = driver.connect(connection_string(server))
+        connection.execute("SELECT a FROM t").fetchall()
+        connection.close()
+        charge = charges.one()
+    assert (charge.system, charge.resource.service) == (system, service)
+    assert charge.basis == "estimated"
+    share = Decimal(charge.duration_ns) / 10**9 / 3600 * Decimal(expected)
+    assert abs(Decimal(charge.amount or 0) - share) < Decimal("1e-12")
