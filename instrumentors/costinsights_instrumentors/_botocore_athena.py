@@ -20,11 +20,13 @@ SYSTEM = "aws.athena"
 def state(execution: Mapping[str, Any]) -> State:
     """Return how a query is, of its `QueryExecution`."""
     word = state_of(execution)
+    if word not in ENDS:
+        return State(execution.get("QueryExecutionId", ""), False)
     meters = figures(execution)
     total = meters.get("total_time_ms")
     return State(
         execution.get("QueryExecutionId", ""),
-        word in ENDS,
+        True,
         Usage(None, meters) if meters else None,
         None if word == "SUCCEEDED" else word,
         int(total * 10**6) if isinstance(total, (int, float)) and total else None,

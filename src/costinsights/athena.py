@@ -42,14 +42,12 @@ def figures(execution: Mapping[str, Any]) -> dict[str, int | float | str]:
         value = statistics.get(theirs)
         if isinstance(value, (int, float)):
             meters[ours] = value
-    if not meters:
-        return meters
-    if part(statistics, "ResultReuseInformation").get("ReusedPreviousResult"):
-        meters["result_reused"] = 1
-    if _is_free(execution) and "data_scanned_bytes" in meters:
-        scanned, meters["data_scanned_bytes"] = meters["data_scanned_bytes"], 0
-        if scanned:
-            meters["unbilled_bytes"] = scanned
+    scanned = meters.get("data_scanned_bytes")
+    if not scanned:
+        if meters and part(statistics, "ResultReuseInformation").get("ReusedPreviousResult"):
+            meters["result_reused"] = 1
+    elif _is_free(execution):
+        meters["data_scanned_bytes"], meters["unbilled_bytes"] = 0, scanned
     return meters
 
 

@@ -34,7 +34,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-from costinsights.guard import busy
+from costinsights.guard import busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 
 if TYPE_CHECKING:
@@ -307,14 +307,30 @@ class Watch:
             if span is not None:  # nothing was started, or nobody was told what
                 self.recorder.end(span, None, error)
             return
-        states = [] if operation.states is None else list(operation.states(request, answer))
-        ended = {(state.within, state.id): state for state in states if _tells(state)}
-        if operation.start is not None and span is not None:
-            self._starts(call, answer, operation.start.runs(request, answer), ended)
-        for (within, id_), state in ended.items():
-            opened = self.runs.take((operation.system, within, id_))
-            if opened is not None:
-                self._finish(opened, state)
+        read, system = operation.states, operation.system
+        if operation.start is None or span is None:
+            for state in () if read is None else read(request, answer):
+                if _tells(state):
+                    self._ends(system, state)
+            return
+        ended: dict[tuple[str, str], State] = {}
+        try:
+            for state in () if read is None else read(request, answer):
+                if _tells(state):
+                    ended[state.within, state.id] = state
+            runs = list(operation.start.runs(request, answer))
+        except Exception as ours:  # noqa: BLE001  what was started is charged for all the same
+            swallow(f"the answer to {call.probe.hook.target}", ours)
+            runs = [Run(None)]
+        self._starts(call, answer, runs, ended)
+        for state in ended.values():
+            self._ends(system, state)
+
+    def _ends(self, system: str, state: State) -> None:
+        """Complete the charge of a run that is open, if it is one."""
+        span = self.runs.take((system, state.within, state.id))
+        if span is not None:
+            self._finish(span, state)
 
     def _starts(
         self, call: Call, answer: Any, runs: Iterable[Run], ended: Mapping[tuple[str, str], State]

@@ -362,3 +362,16 @@ def test_what_cannot_be_rewritten_has_no_comment_and_no_tag(
         assert charge.tag is None
         assert charge.statement is not None
         assert charge.statement.text == "SELECT ?"
+
+
+def test_an_answer_that_nobody_can_read_still_leaves_a_charge(
+    on: Switched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSTINSIGHTS_STRICT", "0")
+    on.client.answers.append({"identifiers": ["a-1"]})
+    on.client.request("start", {"sql": "SELECT 1"})
+    charge = on.one()
+    assert (charge.operation, charge.vendor_id, charge.amount) == ("SELECT", None, None)
+    on.client.answers.append({"runs": [{"name": "a-1"}]})
+    on.client.request("status", {})
+    assert on.one() == charge
