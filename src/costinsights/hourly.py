@@ -46,6 +46,7 @@ HOURS: Mapping[str, tuple[Hour, ...]] = {
     ),
     "aws.aurora": (Hour("aws.rds", "running_seconds", {"instances": "1"}, _AURORA),),
     "gcp.cloud_sql": (Hour("gcp.cloud_sql", "instance_seconds"),),
+    "databricks": (Hour("databricks", "warehouse_seconds", {"clusters": "1"}),),
     "snowflake": (Hour("snowflake", "warehouse_seconds", {"clusters": "1"}),),
     "azure.synapse_dedicated": (Hour("azure.synapse", "online_seconds"),),
     "azure.sql": (Hour("azure.sql", "database_seconds"),),

@@ -447,6 +447,29 @@ def test_the_hour_of_a_warehouse_is_shared(workspace: Workspace, tmp_path: Path)
     )
 
 
+def test_the_hour_follows_from_what_is_declared(workspace: Workspace, tmp_path: Path) -> None:
+    declared = {
+        "host": "127.0.0.1",
+        "database": "abc123",
+        "system": "databricks",
+        "region": "aws us",
+        "dimensions": {"cloud": "aws", "plan": "premium", "workload": "sql_serverless"},
+        "hourly": {"dbus_per_hour": 12},
+    }
+    costinsights.instrument(
+        "databricks_sql", ledger=tmp_path, exporters=[], config={"resource": [declared]}
+    )
+    try:
+        with connect(workspace) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        charge = Charges(tmp_path).one()
+    finally:
+        costinsights.uninstrument()
+    assert charge.price is not None
+    assert (charge.price.unit_price, charge.price.unit) == ("8.40", "hour")
+    assert Decimal(charge.amount or 0) > 0
+
+
 # --- switching on and off ------------------------------------------------------------------------------
 
 
