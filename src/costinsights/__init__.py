@@ -20,6 +20,7 @@ from costinsights.runtime import flush, instrument, uninstrument
 
 if TYPE_CHECKING:
     from costinsights.instrumentor import DBAPIInstrumentor, Hook, NotEnabled, Usage
+    from costinsights.jobs import JobInstrumentor
     from costinsights.pricing import PriceBook, PriceBookError
     from costinsights.records import Charge
 
@@ -30,6 +31,7 @@ __all__ = [
     "Cost",
     "DBAPIInstrumentor",
     "Hook",
+    "JobInstrumentor",
     "NotEnabled",
     "PriceBook",
     "PriceBookError",
@@ -48,6 +50,7 @@ _LATER = {
     "Charge": "costinsights.records",
     "DBAPIInstrumentor": "costinsights.instrumentor",
     "Hook": "costinsights.instrumentor",
+    "JobInstrumentor": "costinsights.jobs",
     "NotEnabled": "costinsights.instrumentor",
     "PriceBook": "costinsights.pricing",
     "PriceBookError": "costinsights.pricing",
