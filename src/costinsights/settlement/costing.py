@@ -31,6 +31,7 @@ CUT_OFF = "the history could not be read to its end"
 PASSING = frozenset((RUNS, LATE, NOT_FINAL, BESIDE, NO_CAPACITY, CUT_OFF))
 """Reasons that a later run will not find any more."""
 
+_HOUR = HOUR * 10**6
 _FEMTO = 10**9
 """10⁻¹⁵ s in a microsecond."""
 
@@ -123,10 +124,22 @@ class _Costing:
         self._horizon = horizon
         self._cut_off = cut_off
         self._unpriced: dict[str, int] = {}
-        self._groups: dict[str, list[int]] = {}
+        # What takes part in splitting, once; by the hours that it touches, and what still runs.
+        self._claims: dict[int, Claim] = {}
+        self._hours: dict[tuple[str, int], list[int]] = {}
+        self._running: dict[str, list[int]] = {}
         for at, figure in enumerate(figures):
-            if figure.group is not None:
-                self._groups.setdefault(figure.group, []).append(at)
+            if figure.group is None:
+                continue
+            start = microseconds(figure.started_at)
+            end = start if figure.ended_at is None else microseconds(figure.ended_at)
+            key = figure.vendor_id or f"?{at:012d}"
+            self._claims[at] = Claim(key, start, end, figure.weight)
+            if figure.ended_at is None:
+                self._running.setdefault(figure.group, []).append(at)
+                continue
+            for number in range(start // _HOUR, max(start, end) // _HOUR + 1):
+                self._hours.setdefault((figure.group, number), []).append(at)
         self._shares: dict[int, _Share] = {}
         self._left: dict[int, str] = {}
         """Why the shares of a figure are not all known."""
@@ -154,7 +167,7 @@ class _Costing:
 
     def _split(self, stretch: Stretch, number: int) -> Pool | None:
         start, end = microseconds(stretch.started_at), microseconds(stretch.ended_at)
-        inside = [at for at in self._groups.get(stretch.group, ()) if self._touches(at, start, end)]
+        inside = self._within(stretch.group, start, end)
         reason = self._why_not(stretch, inside)
         priced = None
         if not reason:
@@ -167,12 +180,12 @@ class _Costing:
                 self._left.setdefault(at, reason)
             return None
         units, price = priced
-        keys = {self._key(at): at for at in inside}
+        keys = {self._claims[at].key: at for at in inside}
         found = split(
             units,
             start,
             end,
-            [self._claim(key, self._figures[at]) for key, at in keys.items()],
+            [self._claims[at] for at in inside],
             idle=_part(stretch),
             uptime=None if stretch.uptime is None else stretch.uptime // timedelta(microseconds=1),
         )
@@ -199,22 +212,18 @@ class _Costing:
             return BESIDE
         return ""
 
-    def _touches(self, at: int, start: int, end: int) -> bool:
-        figure = self._figures[at]
-        begun = microseconds(figure.started_at)
-        if figure.ended_at is None:
-            return begun < end
-        done = microseconds(figure.ended_at)
-        return begun < end and (done > start or begun >= start)
-
-    def _key(self, at: int) -> str:
-        return self._figures[at].vendor_id or f"?{at:012d}"
-
-    @staticmethod
-    def _claim(key: str, figure: Figure) -> Claim:
-        start = microseconds(figure.started_at)
-        end = start if figure.ended_at is None else microseconds(figure.ended_at)
-        return Claim(key, start, end, figure.weight)
+    def _within(self, group: str, start: int, end: int) -> list[int]:
+        """Return the figures that run within a stretch, or still run, each once."""
+        found: dict[int, None] = {}
+        for number in range(start // _HOUR, max(start, end - 1) // _HOUR + 1):
+            for at in self._hours.get((group, number), ()):
+                _, begun, done, _ = self._claims[at]
+                if begun < end and (done > start or begun >= start):
+                    found[at] = None
+        for at in self._running.get(group, ()):
+            if self._claims[at].start < end:
+                found[at] = None
+        return list(found)
 
     def _price(self, stretch: Stretch) -> tuple[int, Price] | str:
         """Return the price of a stretch in 10⁻¹⁵ of the currency, or why there is none."""
@@ -232,7 +241,7 @@ class _Costing:
                 )
             line = capacity.line
             span = microseconds(stretch.ended_at) - microseconds(stretch.started_at)
-            hours = Fraction(span, HOUR * 10**6)
+            hours = Fraction(span, _HOUR)
             return (
                 round(Fraction(line.price) * hours * 10**EXACT_PLACES),
                 Price(
