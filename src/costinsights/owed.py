@@ -29,11 +29,14 @@ class Owed:
         self.spans: dict[int, CostSpan] = {}
         # By the identity of what waits: the span whose clock runs.
         self._running: dict[int, CostSpan | None] = {}
+        # Errors that an answer brought, by identity: its own call has them.
+        self._brought: set[int] = set()
 
     def clear(self) -> None:
         """Forget all: in a forked child they are the parent's."""
         self.spans.clear()
         self._running.clear()
+        self._brought.clear()
 
     def add(self, span: CostSpan, cursor: object, tokens: Iterable[object]) -> bool:
         """Keep `span` open for the answers that `tokens`, last one first, stand for.
@@ -73,6 +76,7 @@ class Owed:
             span.changed = True
             span.awaits -= 1
             if error is not None:
+                self._brought.add(id(error))
                 self._forget(span)
                 self.recorder.complete(span, error)
             else:
@@ -98,10 +102,12 @@ class Owed:
     def waited(self, source: object, error: BaseException | None) -> None:
         """The driver goes on. An error that no answer brought ends the span that was next."""
         span = self._running.pop(id(source), None)
+        brought = id(error) in self._brought
+        self._brought.clear()
         if span is None or span.done:
             return
         self.recorder.pause(span)
-        if error is not None:
+        if error is not None and not brought:
             self._forget(span)
             self.recorder.complete(span, error)
 
