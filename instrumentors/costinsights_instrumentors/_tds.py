@@ -6,9 +6,10 @@ It is no plug-in: `pyodbc`, `mssql_python` and `pymssql` are.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from contextvars import copy_context
+from functools import lru_cache, wraps
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from costinsights.guard import swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rowcount
@@ -16,9 +17,10 @@ from costinsights.tagging import can_carry
 from costinsights.unlocked import can_unlock, unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
 
+    from costinsights.recorder import Recorder
     from costinsights.span import CostSpan
     from costinsights.tagging import TagInText
 
@@ -230,9 +232,43 @@ class TDSInstrumentor(DBAPIInstrumentor):
     types = ""
     """The C type whose objects allow no weak reference, ``"module:Cursor"``; empty for none."""
 
+    threads = ""
+    """A method of a library above the driver that hands a function to a thread, and its arguments:
+    ``"module:Class.method"``. What runs there is made to run in the caller's context."""
+
     def __init__(self) -> None:
         super().__init__()
         self.places: dict[int, Place] = {}
+        self._handing: Any = None
+
+    def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
+        """Look out for the library above the driver as well."""
+        super().instrument(recorder, explicit=explicit)
+        if self.threads:
+            self._watch(self.threads.partition(":")[0], self._carry)
+
+    def _carry(self, module: ModuleType) -> None:
+        from costinsights.patching import owner_of
+
+        owner, name = owner_of(self.threads)
+        original = cast("dict[str, Any]", vars(owner)).get(name)
+        if original is None or hasattr(original, "__costinsights__"):
+            return
+
+        @wraps(original)
+        def hand_over(me: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
+            return original(me, copy_context().run, function, *args, **kwargs)
+
+        hand_over.__costinsights__ = True  # type: ignore[attr-defined]
+        self._handing = owner, name, original
+        setattr(owner, name, hand_over)
+
+    def _put_back(self) -> None:
+        if self._handing is not None:
+            owner, name, original = self._handing
+            self._handing = None
+            if hasattr(getattr(owner, name), "__costinsights__"):
+                setattr(owner, name, original)
 
     # -- cursors and connections in C ---------------------------------------------------------
 
@@ -249,6 +285,7 @@ class TDSInstrumentor(DBAPIInstrumentor):
 
     def uninstrument(self) -> None:
         """Complete what is open, and take off what stands beside the hooks."""
+        self._put_back()
         self.forget_all()
         self.places.clear()
         patches = bool(self.patches)

@@ -1,7 +1,8 @@
 """pyodbc: every statement of its cursors, over any ODBC driver, and by ``connection.execute``.
 
 Measured: time in the driver, rows returned or affected, errors and cancellation; of connections and
-cursors made earlier too, and of ``aioodbc``, which runs pyodbc in threads. The system is what the
+cursors made earlier too, and of ``aioodbc``, which runs pyodbc in threads: there its calls are for
+whom they were made, as everywhere. The system is what the
 driver says of the server (SQL Server, PostgreSQL, SQLite …), without asking the server; a host name
 of Azure's makes it Azure SQL or Synapse. An ``executemany`` is one call, ``fast_executemany`` or
 not, and so is each of the catalogue functions (``tables``, ``columns`` …). Rows are counted while
@@ -56,6 +57,7 @@ class PyODBCInstrumentor(TDSInstrumentor):
     supports = ("5.0", "6")
     unlocks = True
     types = CURSOR
+    threads = "aioodbc.connection:Connection._execute"
     statement_tags = True
     application = "APP"
     channel = "APP= at connect"

@@ -7,7 +7,7 @@ import gc
 import threading
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import pytest
@@ -16,6 +16,7 @@ import sqlalchemy
 import costinsights
 from costinsights_instrumentors._tds import Messages, endpoint, has_several_results, labelled
 from costinsights_instrumentors.pyodbc import PyODBCInstrumentor
+from tests.backends import require
 from tests.servers.charges import Charges, milliseconds, text_of
 from tests.servers.tds_clients import (
     DRIVERS,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 driver = pyodbc()
+aioodbc: Any = require("aioodbc")
 ROWS = 7
 SECRET = "s3cr3t-41fe"
 
@@ -445,7 +447,7 @@ def attributes() -> dict[tuple[str, str], object]:
     return {
         (owner.__name__, name): value
         for owner in owners
-        for name, value in dict[str, object](vars(owner)).items()
+        for name, value in cast("dict[str, object]", vars(owner)).items()
     }
 
 
@@ -506,20 +508,32 @@ def test_sqlalchemy_and_pandas_are_counted_once(
     engine.dispose()
 
 
-def test_threads_of_an_event_loop(charges: Charges, server: TdsServer) -> None:
-    """`aioodbc` runs pyodbc's methods in an executor, as is done here."""
+async def odbc_program(server: TdsServer) -> int:
+    async with (
+        aioodbc.connect(dsn=connection_string(server)) as connection,
+        connection.cursor() as cursor,
+    ):
+        with costinsights.attribute(asset="orders"):
+            await cursor.execute("SELECT a FROM t WHERE a < ?", 5)
+        return len(await cursor.fetchall())
 
-    async def program() -> int:
-        loop = asyncio.get_running_loop()
-        connection = await loop.run_in_executor(None, driver.connect, connection_string(server))
-        cursor = await loop.run_in_executor(None, connection.cursor)
-        await loop.run_in_executor(None, cursor.execute, "SELECT a FROM t")
-        rows = await loop.run_in_executor(None, cursor.fetchall)
-        await loop.run_in_executor(None, connection.close)
-        return len(rows)
 
-    assert asyncio.run(program()) == ROWS
-    assert charges.one().rows == ROWS
+def test_aioodbc_runs_in_threads_for_whom_it_was_called(
+    charges: Charges, server: TdsServer
+) -> None:
+    assert asyncio.run(odbc_program(server)) == 5
+    charge = charges.one()
+    assert (charge.rows, charge.partial) == (5, False)
+    assert charge.attribution["asset"] == "orders"
+
+
+def test_aioodbc_is_put_back(server: TdsServer, tmp_path: Path) -> None:
+    owner: Any = aioodbc.connection.Connection
+    original = owner._execute
+    for _ in range(2):
+        with instrumented(tmp_path / "ledger", "pyodbc"):
+            assert owner._execute is not original
+        assert owner._execute is original
 
 
 def test_other_systems_go_by_what_their_driver_says(charges: Charges, tmp_path: Path) -> None:
