@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -125,8 +125,8 @@ def test_fetches_are_hooked_where_rows_are_left_on_the_server(driver: type[Drive
     with hooked(*given, Driver=driver, instrumentor=Instrumentor) as _:
         plain: Any = driver().make()
         named: Any = driver().make(named="cursor")
-        own: Any = vars(plain.__class__)
-        fetching: Any = vars(named.__class__)
+        own = cast("dict[str, object]", vars(plain.__class__))
+        fetching = cast("dict[str, object]", vars(named.__class__))
         assert "__abs__" not in own
         assert "__abs__" in fetching
         assert "total_seconds" in own
