@@ -51,7 +51,7 @@ def swallow(place: str, error: BaseException) -> None:
         strict = os.environ.get("COSTINSIGHTS_STRICT") == "1"
     except Exception:  # noqa: BLE001  at the end of the stack even this can fail
         return
-    if strict or _is_a_signal_handlers(error):
+    if strict or is_a_signal_handlers(error):
         raise error
     try:
         kind = f"{place}: {type(error).__name__}"
@@ -63,7 +63,7 @@ def swallow(place: str, error: BaseException) -> None:
         pass
 
 
-def _is_a_signal_handlers(error: BaseException) -> bool:
+def is_a_signal_handlers(error: BaseException) -> bool:
     """Tell whether `error` comes out of a signal handler that ran on top of our own code."""
     try:
         from signal import getsignal, valid_signals

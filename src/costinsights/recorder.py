@@ -48,7 +48,7 @@ from costinsights.records import (
     decimal_text,
 )
 from costinsights.span import CostSpan
-from costinsights.statement import Statement, parse
+from costinsights.statement import ERROR_TEXT, Statement, parse
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
@@ -643,6 +643,8 @@ class Recorder:
             if len(self._fingerprints) >= MAX_STATEMENTS:
                 self._fingerprints.clear()
             self._fingerprints[statement.fingerprint] = definition
+        if statement.text == ERROR_TEXT:  # the stack was at its end, and will not be next time
+            return statement, definition
         if len(statements) >= MAX_STATEMENTS or self._cached_text + len(query) > MAX_CACHED_TEXT:
             for texts in self._statements.values():
                 texts.clear()

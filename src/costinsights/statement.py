@@ -22,6 +22,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from costinsights import _lexer, _shape, _summary, comments
+from costinsights.guard import is_a_signal_handlers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,11 +76,14 @@ class Statement:
 def parse(text: str, system: str = "") -> Statement:
     """Read a statement of a system (``db.system.name``); an unknown system is read most strictly.
 
-    Never raises. A subclass of str is read as the text it holds: none of its methods is called.
+    Raises nothing of its own; what a signal handler of the program's raises meanwhile, a time limit,
+    is the program's. A subclass of str is read as the text it holds: none of its methods is called.
     """
     try:
         return _parse(text, system)
-    except Exception:  # noqa: BLE001  # whatever it was, the statement must run and its text must not be kept
+    except Exception as error:  # whatever it was, the statement must run and its text not be kept
+        if is_a_signal_handlers(error):
+            raise
         return Statement(_fingerprint(ERROR_TEXT), "", "", ERROR_TEXT)
 
 
