@@ -92,7 +92,7 @@ class BigQueryInstrumentor(JobInstrumentor):
     name = "bigquery"
     system = bq.SYSTEM
     driver = "google.cloud.bigquery"
-    supports = ("3.0", "4")
+    supports = ("3.11", "4")
     # All requests but the uploads go through the first.
     hooks = (
         Hook(f"{CLIENT}._call_api", leaf=True),

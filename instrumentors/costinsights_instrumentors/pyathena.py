@@ -11,7 +11,8 @@ switched on as well it is the same one charge.
 - A result that PyAthena finds itself (``cache_size``) is no query, and no charge.
 - Where nobody waits for a query, or the program ends first, its charge stays pending until
   ``costinsights settle aws.athena``.
-- Prices, free queries and reserved workgroups: as with the instrumentor ``botocore``.
+- Prices, free queries and reserved workgroups: as with the instrumentor ``botocore``, which also sees
+  the queries of PyAthena before 4.2, by itself.
 
 Not seen: rows (Athena's answer has no total), ``SparkCursor`` (calculations, paid for by the DPU),
 and what S3, the Glue catalog and Lambda connectors bill for the query.
