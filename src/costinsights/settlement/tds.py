@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,10 +12,13 @@ import msgspec
 from costinsights.settlement.history import MARK, History, HistoryError
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from datetime import datetime
 
 DENIED = ("297", "300", "371", "229", "permission")
 """Numbers of SQL Server's errors about permissions, and the word in their text."""
+UNPOOLED = {"_enabled": False, "_initialized": True}
+"""How mssql-python's switches stand where connections are not pooled."""
 _NUMBER = re.compile(r"\((\d+)\)")
 _DECLARED = re.compile(r"\s*\((?:@\w+ [^()@]+(?:\([\w, ]*\))?,?\s*)+\)\s*(?=\w)")
 _MARKER = re.compile(r"@P\d+\b", re.IGNORECASE)
@@ -85,7 +89,8 @@ class TdsHistory(History):
                 f"{self.system}: {error}: run  pip install 'costinsights[{given.driver}]'"
             ) from None
         try:
-            return driver.connect(string, autocommit=True)
+            with _without_pool(given.driver):
+                return driver.connect(string, autocommit=True)
         except Exception as error:  # noqa: BLE001  each driver's own
             # Neither the driver's nor the server's words: they may repeat what was given.
             raise HistoryError(
@@ -130,12 +135,24 @@ def _driver(name: str) -> Any:
         return driver
     if name != "mssql_python":
         raise HistoryError(f"driver is mssql_python or pyodbc, not {name!r}")
-    import mssql_python
-    from mssql_python.pooling import PoolingManager
+    return import_module(name)
 
-    if not PoolingManager.is_initialized():  # nor has the program said what it wants
-        mssql_python.pooling(enabled=False)
-    return mssql_python
+
+@contextmanager
+def _without_pool(name: str) -> Generator[None]:
+    """Keep mssql-python from pooling what is connected here; the program's pools are left alone."""
+    if name != "mssql_python":
+        yield
+        return
+    pools: Any = import_module("mssql_python.pooling").PoolingManager
+    before = {switch: getattr(pools, switch) for switch in UNPOOLED}
+    try:
+        for switch, value in UNPOOLED.items():
+            setattr(pools, switch, value)
+        yield
+    finally:
+        for switch, value in before.items():
+            setattr(pools, switch, value)
 
 
 def _state(error: BaseException) -> str:
