@@ -108,21 +108,19 @@ def events_of(ran: Ran, path: Path) -> dict[str, object]:
     return options(ran.server, events=[str(path)])
 
 
-def is_hour_of(charges: list[Charge], ran: Ran) -> None:
-    """The shares of an hour, and what was idle, are its price to the last digit."""
-    hours: dict[datetime, Decimal] = {}
-    for charge in charges:
-        assert charge.amount is not None
-        assert charge.currency == "USD"
-    total = sum((Decimal(charge.amount or 0) for charge in charges), Decimal(0))
-    count = total / PRICE
-    assert count == count.to_integral_value() > 0, hours
-    assert {c.vendor_id for c in charges} >= {*ran.ids}
+def is_paid_for(charges: list[Charge], ran: Ran) -> Decimal:
+    """Return how many hours the shares, and what was idle, add up to."""
+    assert {charge.currency for charge in charges} == {"USD"}
+    assert {charge.vendor_id for charge in charges} >= {*ran.ids}
+    return sum((Decimal(charge.amount or 0) for charge in charges), Decimal(0)) / PRICE
 
 
 def test_the_coordinators_list_settles_by_cpu_time(ran: Ran) -> None:
-    found = ran.settle(TrinoHistory(options(ran.server)), all=True)
-    is_hour_of(found, ran)
+    history = TrinoHistory(options(ran.server, history=1000))
+    found = ran.settle(history, all=True)
+    # The time before the coordinator was started is nobody's: it knows nothing of it.
+    assert 0 < is_paid_for(found, ran) < 2
+    assert "remembers its queries from" in history.incomplete[0]
     by_id = {charge.vendor_id: charge for charge in found}
     for query in ran.ids:
         before, after = ran.charges[query], by_id[query]
@@ -139,7 +137,7 @@ def test_the_coordinators_list_settles_by_cpu_time(ran: Ran) -> None:
 
 
 def test_twice_is_once(ran: Ran) -> None:
-    history = options(ran.server)
+    history = options(ran.server, history=1000)
     assert ran.settle(TrinoHistory(history))
     assert [c for c in ran.settle(TrinoHistory(history)) if c.vendor_id in ran.ids] == []
 
@@ -155,7 +153,8 @@ def test_events_have_the_exact_figures(ran: Ran, tmp_path: Path) -> None:
             assert figure.meters[meter] == charge.usage[meter], meter
         assert (figure.rows, figure.weight) == (charge.rows, charge.usage["cpu_time_ms"])
         assert (figure.user, figure.program, figure.error) == ("analyst", "nightly", None)
-    is_hour_of(ran.settle(TrinoHistory(given), all=True), ran)
+    hours = is_paid_for(ran.settle(TrinoHistory(given), all=True), ran)
+    assert hours == hours.to_integral_value() > 0
 
 
 def read(history: TrinoHistory, ran: Ran) -> list[Figure]:
@@ -241,11 +240,15 @@ def test_a_listeners_table_is_read_with_one_query_that_is_marked(ran: Ran, table
 
 
 def test_what_is_forgotten_is_said(ran: Ran) -> None:
-    history = TrinoHistory(options(ran.server))
-    history.open()
-    assert list(history.read(ran.begun - 9 * HOUR, ran.begun - 8 * HOUR)) == []
-    assert "settle more often, or have an event listener" in history.incomplete[0]
-    history.close()
+    for kept in (1, 1000):
+        history = TrinoHistory(options(ran.server, history=kept))
+        history.open()
+        assert list(history.read(ran.begun - 9 * HOUR, ran.begun - 8 * HOUR)) == []
+        assert list(history.capacity(ran.since - 9 * HOUR, ran.since - 8 * HOUR)) == []
+        assert "settle more often, or have an event listener" in history.incomplete[0]
+        stretches = list(history.capacity(ran.since, ran.since + 2 * HOUR))
+        assert stretches[-1].ended_at == ran.since + 2 * HOUR
+        history.close()
 
 
 @pytest.mark.parametrize(

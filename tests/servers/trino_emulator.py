@@ -131,7 +131,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         _, _, kind, *rest = self.path.split("/")
         if kind == "info":
-            self._send({"starting": False})
+            self._send({"starting": False, "uptime": "5.00m"})
         elif kind == "query" and rest:
             self._send(self._shown(self.emulator.queries[rest[0]]))
         elif kind == "query":

@@ -8,7 +8,8 @@ Three places have it, and the first of them that is configured is read:
   by. It has no column of times: a query's id begins with the moment, in UTC, that it was made.
 - otherwise the coordinator's own list, ``/v1/query``: its newest queries, by default a hundred of
   them (``query.max-history``) for a quarter of an hour (``query.min-expire-age``), with figures that
-  are rounded to three digits.
+  are rounded to three digits. It forgets none as long as there are no more than that, and all when
+  it is started: of the time before, no hour is split.
 
 What a cluster costs only its owner knows: an hour's price is that of the ``[[capacity]]`` that fits,
 and it is split by CPU time.
@@ -84,6 +85,8 @@ class TrinoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Files of query-completed events; names may have ``*``."""
     table: str = ""
     """The MySQL event listener's table as Trino sees it, ``mysql.history.trino_queries``."""
+    history: int = 100
+    """How many queries the coordinator keeps: its ``query.max-history``."""
     timeout: float = 60
     """Seconds that a request may take."""
 
@@ -119,6 +122,7 @@ GRANT SELECT ON mysql.history.trino_queries TO USER costinsights;"""
         self._port = parts.port or (443 if self._secure else 80)
         self._host = parts.hostname
         self.place = (self._resource(None), {})
+        self._listed: tuple[list[dict[str, Any]], datetime] | None = None
 
     def plan(self, since: datetime, until: datetime) -> Plan:
         """Say what is read."""
@@ -128,7 +132,7 @@ GRANT SELECT ON mysql.history.trino_queries TO USER costinsights;"""
             return Plan((f"events {span}, in {', '.join(given.events)}",))
         if given.table:
             return Plan((f"{given.table} {span}, by one query on {self._host}:{self._port}",))
-        return Plan((f"the queries that {self._host}:{self._port} remembers, {span}: one request",))
+        return Plan((f"the queries that {self._host}:{self._port} remembers, {span}",))
 
     def read(self, since: datetime, until: datetime) -> Iterator[Figure]:
         """Read the place that is configured."""
@@ -143,16 +147,20 @@ GRANT SELECT ON mysql.history.trino_queries TO USER costinsights;"""
                 yield figure
 
     def capacity(self, since: datetime, until: datetime) -> Iterator[Stretch]:
-        """Yield each hour: the cluster is taken to be paid for all the time."""
+        """Yield each hour of which the history is whole: the cluster is taken to be paid for."""
+        given = self.options
+        whole = since if given.events or given.table else self._list()[1]
         while since < until:
-            yield Stretch(
-                group=self._group,
-                started_at=since,
-                ended_at=since + HOUR,
-                quantity=1,
-                resource=self._resource(None),
-            )
-            since += HOUR
+            end = since + HOUR
+            if whole < end:
+                yield Stretch(
+                    group=self._group,
+                    started_at=max(since, whole),
+                    ended_at=end,
+                    quantity=1,
+                    resource=self._resource(None),
+                )
+            since = end
 
     @property
     def _group(self) -> str:
@@ -264,12 +272,11 @@ GRANT SELECT ON mysql.history.trino_queries TO USER costinsights;"""
     # -- the coordinator's list -----------------------------------------------------------------
 
     def _of_list(self, since: datetime) -> Iterator[Figure]:
-        queries = self._page("/v1/query")
-        earliest = min((utc(one["queryStats"]["createTime"]) for one in queries), default=None)
-        if earliest is None or earliest > since:
-            first = "nothing" if earliest is None else f"queries from {earliest:%Y-%m-%d %H:%M} on"
+        queries, whole = self._list()
+        if whole > since:
             self.missing(
-                f"{self._group} remembers {first}: settle more often, or have an event listener"
+                f"{self._group} remembers its queries from {whole:%Y-%m-%d %H:%M} UTC on: "
+                "settle more often, or have an event listener"
             )
         for query in queries:
             session, used = query["session"], query["queryStats"]
@@ -288,6 +295,18 @@ GRANT SELECT ON mysql.history.trino_queries TO USER costinsights;"""
                 rows=None,
                 error=code.get("name"),
             )
+
+    def _list(self) -> tuple[list[dict[str, Any]], datetime]:
+        """Return what the coordinator remembers, and since when that is all there was."""
+        if self._listed is None:
+            up = _shown(self._page("/v1/info").get("uptime")) or 0
+            queries: list[dict[str, Any]] = self._page("/v1/query")
+            whole = datetime.now(timezone.utc) - timedelta(milliseconds=up)
+            if len(queries) >= self.options.history:
+                made = [utc(one["queryStats"]["createTime"]) for one in queries]
+                whole = max(whole, min(made))
+            self._listed = queries, whole
+        return self._listed
 
     def _page(self, path: str) -> Any:
         given = self.options
