@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -396,23 +395,6 @@ def test_a_killed_program_leaves_its_query_pending(
     program.stdin.close()
     charge = Charges(ledger).one()
     assert (charge.vendor_id, charge.partial, charge.amount) == (id_, True, None)
-
-
-def test_the_callers_cpu(client: Any, athena: Athena, charges: Charges) -> None:
-    """Of a call that is about no query, one look at its name; of a start, less than botocore's own.
-
-    How much against OpenTelemetry is the benchmark's to say.
-    """
-    client.list_work_groups()
-    before = time.thread_time_ns()
-    for _ in range(20):
-        client.list_work_groups()
-    idle = time.thread_time_ns() - before
-    before = time.thread_time_ns()
-    for _ in range(20):
-        start(client, "SELECT 1")
-    assert time.thread_time_ns() - before < 5 * idle
-    assert len(charges.new()) == 20
 
 
 def test_a_session_of_its_own_is_seen(server: AWSServer, athena: Athena, charges: Charges) -> None:
