@@ -52,8 +52,7 @@ FETCHES = {
     **dict.fromkeys(("fetchall", *FRAMES), Hook("", fetch="all")),
 }
 PLANS = Hook("", as_caller=always, prepares=True)
-# Of a connection, and as functions of the module.
-CONNECTION = {
+CONNECTION = {  # also as functions of the module
     "execute": Hook("", as_caller=always, lazy=True),
     "executemany": Hook("", batch=(2, "parameters"), as_caller=always),
     **dict.fromkeys(("sql", "query", "from_query"), PLANS),
