@@ -180,6 +180,7 @@ _CLOUD_SQL = "cloud-sql-python-connector 1.23.0: instance DNS names"
 _DATABRICKS = "databricks-sdk: databricks/sdk/environments.py"
 _DREMIO = "https://pypi.org/project/dremio-simple-query: data.dremio.cloud, data.eu.dremio.cloud"
 _SNOWFLAKE = "engines.md 13.1, unsourced"
+_STARBURST = "unsourced"
 
 HOSTS: tuple[Host, ...] = (
     Host("*.global-*.global.rds.amazonaws.com", "aws.aurora", _AWS_WRAPPER),
@@ -228,6 +229,7 @@ HOSTS: tuple[Host, ...] = (
     ),
     Host("**.dremio.cloud", "dremio", _DREMIO, "dremio"),
     Host("**.snowflakecomputing.com", "snowflake", _SNOWFLAKE, "snowflake"),
+    Host("**.galaxy.starburst.io", "starburst.galaxy", _STARBURST),
 )
 """Every kind of host name that is recognised; the first that fits a name is taken."""
 

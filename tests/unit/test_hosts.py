@@ -60,6 +60,7 @@ NAMES: list[tuple[str, str, str | None]] = [
     ("data.eu.dremio.cloud", "dremio", None),
     ("acme-shop.snowflakecomputing.com", "snowflake", None),
     ("ab12345.eu-central-1.privatelink.snowflakecomputing.com", "snowflake", None),
+    ("acme-etl.trino.galaxy.starburst.io", "starburst.galaxy", None),
 ]
 OF_THEIR_OWN = ("aws.redshift", "azure.sql", "azure.synapse", "databricks", "dremio", "snowflake")
 NOBODYS: list[str | None] = [
