@@ -75,12 +75,12 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: WeakKeyDictionary[Any, str | None] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
     def usage(self, cursor: Any, result: Any) -> Usage:
         """Give the statement's id; and the rows, where all of them have come."""
-        found = self._seen[cursor] = cursor.query_id
-        return Usage(None if self.unread(cursor) else rows(cursor), vendor_id=found)
+        command = self._seen[cursor] = cursor.active_command_id
+        return Usage(None if self.unread(cursor) else rows(cursor), None, id_of(command))
 
     def unread(self, cursor: Any) -> bool | None:
         """Tell whether the server works on it, or has rows that were not fetched."""
@@ -101,9 +101,9 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         """
         if result is not None:
             return ref(cursor)
-        before, failed = self._seen.get(cursor), cursor.query_id
-        self._seen[cursor] = failed
-        return None if failed == before else failed
+        before, command = self._seen.get(cursor), cursor.active_command_id
+        self._seen[cursor] = command
+        return None if command is before else id_of(command)
 
     def final(self, source: ReferenceType[Any] | str) -> Usage | None:
         """Count the rows that came, those in the client's hands included."""
@@ -136,13 +136,26 @@ def takes_tags(execute: Any) -> bool:
     return "query_tags" in signature(execute).parameters
 
 
+def id_of(command: Any) -> str | None:
+    """Write a statement's id as ``cursor.query_id`` does, in a tenth of the time."""
+    if command is None:
+        return None
+    guid = command.guid
+    if guid.__class__ is not bytes or len(guid) != 16:
+        text: str = command.to_hex_guid()
+        return text
+    text = guid.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
 def rows(cursor: Any) -> int | None:
     """Return how many rows a result has, or a statement changed; None while nobody can say."""
     changed: int = cursor.rowcount
     found = cursor.active_result_set
     if found is None or changed >= 0:
         return changed if changed >= 0 else None
-    if any(column[0] == "num_affected_rows" for column in (found.description or ())[:1]):
+    columns = found.description
+    if columns and columns[0][0] == "num_affected_rows":
         return None  # a row that says how many were changed
     manifest: Any = getattr(found, "manifest", None)
     queue: Any = getattr(found, "results", None)
