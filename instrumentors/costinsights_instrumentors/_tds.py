@@ -349,8 +349,11 @@ class TDSInstrumentor(DBAPIInstrumentor):
     # -- what a call used -----------------------------------------------------------------------
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
-        """Return rows and what the messages tell."""
-        rows = rowcount(cursor)
+        """Return the rows that were changed, and what the messages tell.
+
+        Rows to be read are counted while they are: some drivers give their number beforehand.
+        """
+        rows = rowcount(cursor) if cursor.description is None else None
         if said := cursor.messages:
             return Messages().add(said).usage(rows)
         return None if rows is None else Usage(rows)

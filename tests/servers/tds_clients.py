@@ -29,7 +29,9 @@ def odbc(name: str) -> str:
     """Return what stands under DRIVER= for an ODBC driver; skips, or fails in CI, without it."""
     if name != MICROSOFT:
         if name not in pyodbc().drivers():
-            unavailable(f"the ODBC driver {name}", "Debian: tdsodbc, libsqliteodbc")
+            unavailable(
+                f"the ODBC driver {name}", "Debian: tdsodbc, libsqliteodbc, odbc-postgresql"
+            )
         return name
     package = importlib.util.find_spec("mssql_python_odbc")
     if package is None or package.origin is None:

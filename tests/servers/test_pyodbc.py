@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from tests.backends import Server
+
 driver = pyodbc()
 aioodbc: Any = require("aioodbc")
 ROWS = 7
@@ -548,6 +550,21 @@ def test_other_systems_go_by_what_their_driver_says(charges: Charges, tmp_path: 
     assert (charge.system, charge.rows) == ("sqlite", 2)
     assert (charge.resource.address, charge.resource.namespace) == (None, "shop.db")
     assert "secret-folder" not in charges.text()
+
+
+def test_a_driver_that_knows_the_number_of_rows_beforehand(
+    charges: Charges, postgres: Server
+) -> None:
+    connection = driver.connect(
+        f"DRIVER={odbc('PostgreSQL Unicode')};SERVER={postgres.host};PORT={postgres.port};"
+        f"DATABASE={postgres.database};UID={postgres.user};PWD={postgres.password}"
+    )
+    cursor = connection.execute("SELECT generate_series(1, ?)", 3)
+    assert len(cursor.fetchall()) == 3
+    connection.close()
+    charge = charges.one()
+    assert (charge.system, charge.rows, charge.partial) == ("postgresql", 3, False)
+    assert (charge.resource.address, charge.resource.port) == (postgres.host, postgres.port)
 
 
 @pytest.mark.parametrize(
