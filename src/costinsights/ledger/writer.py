@@ -189,8 +189,10 @@ class Writer:
         if count != len(line):
             self._torn = True
             self._complete = set()  # the next entry takes the careful way
-            self._hold(line, definitions)
-            return
+            if count < len(line) - 1:
+                self._hold(line, definitions)
+                return
+            # Only the line feed is missing, and the next entry will begin with one.
         self.written += 1
         self.dirty = True
         if self._size >= ROTATE_BYTES:
@@ -314,7 +316,12 @@ class Writer:
         self._torn = True
         while count < len(data):
             data = data[count:]
-            count = os.write(self._fd, data)
+            try:
+                count = os.write(self._fd, data)
+            except OSError:
+                if data == b"\n":  # the entry is whole, and what comes next begins with one
+                    return
+                raise
             if not count:
                 raise OSError(errno.EIO, "the disk takes no more bytes")
             self._size += count
