@@ -45,10 +45,10 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
     hooks = (
         Hook(f"{CURSOR}.execute", statement=(1, "operation"), lazy=True),
         Hook(f"{CURSOR}.execute_async", statement=(1, "operation"), lazy=True),
-        Hook(f"{CURSOR}.catalogs", statement=None, operation="LIST CATALOGS", lazy=True),
-        Hook(f"{CURSOR}.schemas", statement=None, operation="LIST SCHEMAS", lazy=True),
-        Hook(f"{CURSOR}.tables", statement=None, operation="LIST TABLES", lazy=True),
-        Hook(f"{CURSOR}.columns", statement=None, operation="LIST COLUMNS", lazy=True),
+        *(
+            Hook(f"{CURSOR}.{what}", statement=None, operation=f"LIST {what.upper()}", lazy=True)
+            for what in ("catalogs", "schemas", "tables", "columns")
+        ),
         # These two tell how a statement is that was not waited for.
         Hook(f"{CURSOR}.get_query_state", fetch="set"),
         Hook(f"{CURSOR}.get_async_execution_result", fetch="set"),
@@ -136,14 +136,11 @@ def takes_tags(execute: Any) -> bool:
     return "query_tags" in signature(execute).parameters
 
 
-def id_of(command: Any) -> str | None:
-    """Write a statement's id as ``cursor.query_id`` does, in a tenth of the time."""
-    if command is None:
-        return None
-    guid = command.guid
+def id_of(command: Any) -> Any:
+    """Write a statement's id as ``cursor.query_id`` does, in a tenth of the time; or None."""
+    guid: Any = command and command.guid
     if guid.__class__ is not bytes or len(guid) != 16:
-        text: str = command.to_hex_guid()
-        return text
+        return command and command.to_hex_guid()
     text = guid.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
