@@ -422,6 +422,13 @@ def test_a_query_from_the_hour_before_is_split_with_what_ran_beside_it_there(led
     assert "acme:idle:wh:2026-11-22T13:00:00Z/3600" in counted(ledger)
 
 
+def test_history_of_long_ago_is_settled_as_well(ledger: Path) -> None:
+    history = SeededHistory([work("q", 30, 90, 1)], [hour(0, 1), hour(60, 1)])
+    report = run(ledger, history, since=at(60), now=at(60 * 24 * 100), all=True)
+    assert (report.added, report.left) == (1, {})
+    assert report.next_since == at(60 * 24 * 93)  # what has long been closed is not read again
+
+
 def test_an_hour_settled_in_pieces_is_settled_as_in_one(tmp_path: Path) -> None:
     figures = [work(f"q{n}", n * 7, n * 7 + 20 + n, n + 1) for n in range(14)]
     stretches = [hour(60 * n, 2 + n) for n in range(3)]

@@ -53,8 +53,11 @@ SELF = "costinsights.self"
 """The label of what settlement itself costs."""
 
 HOUR = timedelta(hours=1)
-LONGEST = timedelta(days=31)
-"""An open end is looked after for so long where the system's history has no end of its own."""
+MONTH = timedelta(days=31)
+"""How long a charge may wait to be asked for by its id, where the system keeps it so long."""
+LONGEST = timedelta(days=7)
+"""For so long an open end is looked after by itself, and so long a query may have run to be split
+over its hours."""
 
 BETTER = "the charge has a better figure already"
 DOUBTFUL = "several calls fit it, and nothing tells which"
@@ -235,7 +238,7 @@ class _Run:
         self._progress: Callable[[str, int, int | None], None] = progress or _nothing
         self._book = _price_book(config)
         self._charging = Charging(self._system, self._book.version, config.rules)
-        self._oldest = now - min(reader.retention or LONGEST, LONGEST)
+        self._oldest = now - min(reader.retention or MONTH, MONTH)
         self._sums: dict[str, dict[str, int]] = {}
         self._new: dict[str, Charge] = {}
         """What is to be written, by charge id."""
@@ -351,7 +354,9 @@ class _Run:
                 ),
                 default=begin,
             )
-            first = max(_hour(first), _hour_after(self._oldest))
+            first = max(_hour(first), begin - LONGEST)
+            if reader.retention is not None:
+                first = max(first, _hour_after(self._now - reader.retention))
             if first < begin:
                 # What began before has its shares in hours that others ran in as well.
                 self._collect(figures, first, begin)
@@ -630,7 +635,8 @@ class _Run:
             for figure, cost in zip(history.figures, costing.costs, strict=True)
             if cost.reason in PASSING and not is_own(figure) and figure.started_at >= report.since
         ]
-        following = max(min([max(reached, left or reached), *open_since]), self._oldest)
+        oldest = self._now - min(self._reader.retention or LONGEST, LONGEST)
+        following = max(min([max(reached, left or reached), *open_since]), oldest)
         leave_off(self._ledger, self._system, following)
         return following
 
