@@ -6,10 +6,14 @@ Emulator: PostgreSQL behind a start-up proxy (`redshift_server`); the drivers ar
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
+import threading
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -28,7 +32,6 @@ from tests.servers.redshift_server import Redshift, redshift
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from costinsights.records import Charge
     from tests.backends import Server
@@ -507,3 +510,76 @@ async def test_asyncpg_at_a_redshift_host(
         await connection.close()
     charge = charges.one()
     assert (charge.system, charge.resource.service) == ("aws.redshift", "aws.redshift")
+
+
+def certificate(folder: Path) -> Path:
+    """Make a certificate of a Redshift host, and its key in one file with it."""
+    path = folder / "redshift.pem"
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
+    names = f"-subj /CN={NAME[:40]} -addext subjectAltName=DNS:{NAME}"
+    files = f"-keyout {path} -out {path}.crt"
+    subprocess.run(f"{command} {names} {files}".split(), check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with suppress(OSError):
+        sink.shutdown(socket.SHUT_RDWR)
+
+
+def serve_tls(listener: socket.socket, server: Redshift, context: ssl.SSLContext) -> None:
+    """Take one client's TLS off, and hand it on."""
+    plain, _ = listener.accept()
+    plain.settimeout(10)
+    with plain:
+        assert plain.recv(8)[4:] == (80877103).to_bytes(4, "big")
+        plain.sendall(b"S")
+        client = context.wrap_socket(plain, server_side=True)
+        upstream = socket.create_connection((server.host, server.port), timeout=10)
+        with client, upstream:
+            back = threading.Thread(target=pump, args=(upstream, client), daemon=True)
+            back.start()
+            pump(client, upstream)
+            back.join(20)
+
+
+# The driver makes its TLS context in a way that Python has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_name_that_tls_checked_is_known_of_connections_opened_before(
+    server: Redshift, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def here(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return look_up(server.host if host == NAME else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", here)
+    path = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", f"{path}.crt")  # the driver trusts the system's, too
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path)
+    with socket.create_server((server.host, 0)) as listener:
+        front = threading.Thread(target=serve_tls, args=(listener, server, context), daemon=True)
+        listener.settimeout(10)
+        front.start()
+        port = listener.getsockname()[1]
+        with (
+            redshift_connector.connect(
+                host=NAME,
+                port=port,
+                user=server.user,
+                password=server.password,
+                database=server.database,
+            ) as connection,
+            instrumented(tmp_path / "ledger", "redshift_connector") as charges,
+        ):
+            cursor: Any = connection.cursor()
+            cursor.execute("SELECT 1")
+            charge = charges.one()
+        front.join(20)
+    assert (charge.resource.address, charge.resource.port) == (NAME, port)
+    assert (charge.resource.service, charge.resource.region) == ("aws.redshift", "us-east-1")

@@ -434,11 +434,14 @@ def _size(path: str) -> int:
 
 
 def _prices(config: Config) -> Prices:
+    from costinsights.hourly import price_book, resources_of
     from costinsights.pricing import PriceBook, PriceBookError
 
     found = Prices(files=list(config.price_books))
     try:
-        book = PriceBook.load(*config.price_books, capacities=config.capacities)
+        resources = resources_of(config)
+        book, problems = price_book(config.price_books, config.capacities, resources)
+        found.problem = "; ".join(problems)
     except PriceBookError as error:
         found.problem = str(error)
         book = PriceBook.load()
