@@ -139,8 +139,7 @@ class DuckDBInstrumentor(DBAPIInstrumentor):
         """Of a relation, what it brought at once counts; the rest when it is fetched."""
         if result is cursor:
             return super().usage(cursor, result)
-        rows = 1 if isinstance(result, tuple) else rows_of(result)
-        return None if rows is None else Usage(rows)
+        return Usage(1 if isinstance(result, tuple) else rows_of(result))
 
     def text(self, query: Any, cursor: Any) -> str | None:
         """A relation's own text names relations that were not given a name at random."""
