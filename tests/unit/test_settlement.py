@@ -29,7 +29,7 @@ from costinsights.settlement import (
     settle,
     settling,
 )
-from costinsights.settlement.history import MARK
+from costinsights.settlement.history import MARK, utc
 from costinsights.settlement.settling import SELF
 from costinsights.statement import parse
 from tests.histories import (
@@ -699,6 +699,26 @@ def test_a_reader_that_does_not_load_is_said(ledger: Path, monkeypatch: pytest.M
         settle("acme", since=at(0), ledger=str(ledger))
     with pytest.raises(NotAsked, match="did you mean acme"):
         settle("acne", since=at(0), ledger=str(ledger))
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ("2026-11-22 12:00:00", 0),
+        ("2026-11-22T12:00:00Z", 0),
+        ("2026-11-22T14:30:00.5+02:30", 0.5 / 60),
+        ("2026-11-22 11:00:00.123456789-0100", 0.123456 / 60),
+        ("2026-11-22 12:01:00.1 UTC", 1 + 0.1 / 60),
+        ("2026-11-22 14:00+02", 0),
+        ("2026-11-22", -720),
+        (ns(3) // 10**9, 3),
+        (at(4).replace(tzinfo=None), 4),
+        (at(5), 5),
+    ],
+)
+def test_whatever_a_driver_gives_for_a_moment(given_: Any, expected: float) -> None:
+    assert abs(utc(given_) - at(expected)) < timedelta(microseconds=2)
+    assert utc(given_).utcoffset() == timedelta(0)
 
 
 def test_settled_charges_go_to_the_exporters_of_their_service(ledger: Path) -> None:

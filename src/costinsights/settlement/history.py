@@ -324,7 +324,8 @@ def utc(value: datetime | str | float) -> datetime:
         return _EPOCH + timedelta(seconds=value)
     if isinstance(value, str):
         text = value.strip().replace(" ", "T", 1)
-        value = datetime.fromisoformat(_ISO.sub(_python_310, text))
+        # A date alone has no zone that its last part could be taken for.
+        value = datetime.fromisoformat(_ISO.sub(_python_310, text) if "T" in text else text)
     if value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
     return value.astimezone(timezone.utc)
