@@ -134,6 +134,11 @@ class PyODBCInstrumentor(TDSInstrumentor):
             return (with_word(args[0], keyword, name), *args[1:]), kwargs
         return args, {**kwargs, next(key for key in kwargs if key.lower() == keyword): name}
 
+    def sqlstate(self, error: BaseException) -> str | None:
+        """It is the first of an error's arguments."""
+        found = error.args[0] if type(error).__module__ == "pyodbc" and error.args else None
+        return found if isinstance(found, str) and len(found) == 5 else None
+
     def has_further(self, cursor: Any) -> bool | None:
         """Behind the last result there is neither a description nor a count."""
         return cursor.description is not None or cursor.rowcount >= 0

@@ -346,6 +346,11 @@ class DBAPIInstrumentor:
         """Return what stands for the answer that comes next to a method of fetch "waiting"."""
         return None
 
+    def sqlstate(self, error: BaseException) -> str | None:
+        """Return the SQLSTATE of an error of the driver's, or None where it has none."""
+        state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        return state if isinstance(state, str) else None
+
     def text(self, query: Any, cursor: Any) -> str | None:
         """Return the text of a query that is not a plain `str`; None when there is none."""
         if isinstance(query, str):

@@ -344,6 +344,7 @@ def _statement_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[.
     from costinsights.usual import may_be_usual, usual_wrapper
 
     general = _call_wrapper(function, probe)
+    pass_over(general)
     return usual_wrapper(function, probe, general) if may_be_usual(probe) else general
 
 

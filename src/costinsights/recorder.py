@@ -325,7 +325,7 @@ class Recorder:
         if probe.batch is not None:
             self._batch(span, _argument(span, probe.batch))
         if error is not None:
-            span.note("e", describe_error(error))
+            span.note("e", describe_error(error, span.probe.instrumentor))
             if probe.follows:
                 self._follow(span, cursor, None)
                 self._finish(span)
@@ -498,7 +498,7 @@ class Recorder:
             self._finish(span)
         self._close(span)
         if error is not None:
-            span.note("e", describe_error(error))
+            span.note("e", describe_error(error, span.probe.instrumentor))
         if span.counted is None:
             self._describe(span)
             span.args = span.kwargs = None
@@ -873,13 +873,14 @@ class Recorder:
             entry.v = span.revision
 
 
-def describe_error(error: BaseException) -> tuple[str, str | None]:
+def describe_error(
+    error: BaseException, instrumentor: DBAPIInstrumentor
+) -> tuple[str, str | None]:
     """Return an exception's type and SQLSTATE, never its text: drivers put SQL into it."""
     kind = type(error)
     module = kind.__module__
     name = kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-    return name, state if isinstance(state, str) else None
+    return name, instrumentor.sqlstate(error)
 
 
 def _argument(span: CostSpan, where: tuple[int, str]) -> Any:
