@@ -48,6 +48,9 @@ MARIADB_IMAGE = "mariadb:11.8.3"
 # Read on import, because conftest.py takes every COSTINSIGHTS_ variable out of the environment.
 POSTGRES_DSN = os.environ.get("COSTINSIGHTS_PG_DSN")
 MARIADB_DSN = os.environ.get("COSTINSIGHTS_MYSQL_DSN")
+# Checkouts of drivers whose own test suites are in their repositories only.
+PSYCOPG_SUITE = os.environ.get("COSTINSIGHTS_PSYCOPG_SUITE")
+PYMYSQL_SUITE = os.environ.get("COSTINSIGHTS_PYMYSQL_SUITE")
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 
 

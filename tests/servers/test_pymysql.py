@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
 import weakref
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from pymysql.constants import CLIENT
 from pymysql.cursors import DictCursor, SSCursor, SSDictCursor
 
-from tests.backends import PASSWORD
+from tests.backends import PASSWORD, PYMYSQL_SUITE
 from tests.servers.charges import Charges, instrumented, milliseconds, text_of
 from tests.servers.suites import pymysql as suite
 
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     from tests.backends import Server
 
-# Read on import, because conftest.py takes every COSTINSIGHTS_ variable out of the environment.
-CHECKOUT = os.environ.get("COSTINSIGHTS_PYMYSQL_SUITE")
 SECRET = "s3cr3t-77ac"
 ROWS = 50
 
@@ -268,9 +265,9 @@ def test_opentelemetrys_wrapper_changes_nothing(
 
 @pytest.mark.slow
 def test_pymysqls_own_suite_has_no_new_failure(mariadb: Server) -> None:
-    if not CHECKOUT:
+    if not PYMYSQL_SUITE:
         pytest.skip("PyMySQL's suite is in its repository only: $COSTINSIGHTS_PYMYSQL_SUITE")
-    result = suite.compare(Path(CHECKOUT), mariadb)
+    result = suite.compare(Path(PYMYSQL_SUITE), mariadb)
     assert result.differences == {}
     assert result.ours.swallowed == {}
     # Both ran, and we looked on.

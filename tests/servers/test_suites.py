@@ -6,21 +6,17 @@ Here run the parts that look closest at connections and cursors; the whole of a 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.backends import unavailable
+from tests.backends import PSYCOPG_SUITE, unavailable
 from tests.processes import Unavailable
 from tests.servers.suites.psycopg import SUITES, compare, download
 
 if TYPE_CHECKING:
     from tests.backends import Server
-
-# Read on import, because conftest.py takes every COSTINSIGHTS_ variable out of the environment.
-PSYCOPG = os.environ.get("COSTINSIGHTS_PSYCOPG_SUITE")
 
 PARTS = {
     "psycopg": ("cursor", "cursor_async", "cursor_server", "copy", "pipeline", "prepared"),
@@ -34,9 +30,9 @@ LEAST = {"psycopg": 400, "psycopg2": 200, "asyncpg": 80}
 @pytest.mark.parametrize("driver", PARTS)
 def test_no_new_failure(driver: str, postgres: Server, tmp_path: Path) -> None:
     if driver == "psycopg":
-        if not PSYCOPG:
+        if not PSYCOPG_SUITE:
             pytest.skip("psycopg's suite is in its repository only: $COSTINSIGHTS_PSYCOPG_SUITE")
-        source = Path(PSYCOPG)
+        source = Path(PSYCOPG_SUITE)
     else:
         try:
             source = download(driver, tmp_path)
