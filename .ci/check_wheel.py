@@ -14,6 +14,7 @@ PACKAGES = {"costinsights", "costinsights_exporters", "costinsights_instrumentor
 GROUPS = {
     "console_scripts",
     "costinsights_exporter",
+    "costinsights_history",
     "costinsights_instrumentor",
     "opentelemetry_instrumentor",
 }

@@ -873,9 +873,7 @@ class Recorder:
             entry.v = span.revision
 
 
-def describe_error(
-    error: BaseException, instrumentor: DBAPIInstrumentor
-) -> tuple[str, str | None]:
+def describe_error(error: BaseException, instrumentor: DBAPIInstrumentor) -> tuple[str, str | None]:
     """Return an exception's type and SQLSTATE, never its text: drivers put SQL into it."""
     kind = type(error)
     module = kind.__module__
