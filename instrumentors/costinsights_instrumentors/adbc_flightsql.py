@@ -36,7 +36,6 @@ class ADBCFlightSQLInstrumentor(DBAPIInstrumentor):
     systems = ("dremio", "other_sql")
     driver = "adbc_driver_flightsql.dbapi"
     supports = ("1.0", "2")
-    package = "adbc-driver-flightsql"
     hooks = (
         Hook("adbc_driver_flightsql.dbapi:connect", "connect", statement=None),
         Hook("adbc_driver_manager.dbapi:connect", "connect", statement=None),
