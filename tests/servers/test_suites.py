@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.backends import Server
 
 PARTS = {
-    "psycopg": ("cursor", "cursor_async", "cursor_server", "copy", "pipeline", "prepared"),
+    "psycopg": ("cursor_common", "cursor_common_async", "cursor_server", "copy", "pipeline"),
     "psycopg2": ("cursor", "connection", "extras_dictcursor", "fast_executemany", "copy", "sql"),
     "asyncpg": ("cursor", "prepare", "execute", "copy", "record"),
 }
