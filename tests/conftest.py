@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 import tempfile
@@ -16,7 +18,6 @@ from tests.processes import Unavailable
 from tests.servers import trino_server
 
 if TYPE_CHECKING:
-    import contextlib
     from collections.abc import Iterator
 
     from tests.servers.trino_server import Coordinator
@@ -63,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
         **network.PROXIES,
     )
     network.guard()
+    # Its C library wants a place that is soon taken, by DuckDB's or Arrow's: first come, first served.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("_mysql_connector")
 
 
 @pytest.fixture(autouse=True)

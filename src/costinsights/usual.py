@@ -42,7 +42,7 @@ def usual_wrapper(
     """Return the wrapper that records usual calls, and leaves all others to `general`."""
     name, target_name, leaf = probe.name, probe.hook.target, probe.hook.leaf
     position, lazy, deferred, count = probe.position, probe.lazy, probe.deferred, probe.rows
-    instrumentor, connection_of, end = probe.instrumentor, probe.connection_of, probe.end
+    instrumentor, connection_of = probe.instrumentor, probe.connection_of
     held, hold, release = busy.get, busy.set, busy.reset
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -92,9 +92,12 @@ def usual_wrapper(
                 release(token)
             if capacity is not None:
                 share = capacity.leave(ended, entered)
-            span = recorder.late(probe, target, args, kwargs, parent, started_at)
-            span.clock(started, ended, share)
-            end(span, None, error)
+            try:
+                span = recorder.late(probe, target, args, kwargs, parent, started_at)
+                span.clock(started, ended, share)
+                recorder.end(span, None, error)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target_name, ours)
             raise
         ended = perf_counter_ns()
         if token is not None:
