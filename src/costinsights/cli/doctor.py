@@ -86,7 +86,7 @@ def _headed(title: str) -> Iterator[Line]:
 
 
 def _driver(driver: Driver, columns: int) -> Iterator[Line]:
-    name = Piece(f"{driver.name:<16}", "" if driver.state == "hooked" else "dim")
+    name = Piece(f"{driver.name:<20}", "" if driver.state == "hooked" else "dim")
     if driver.state == "hooked":
         version = f"{driver.version or 'version unknown'} ({driver.supports})"
         text = f"{version}, {driver.hooks} callables hooked"
@@ -106,7 +106,7 @@ def _driver(driver: Driver, columns: int) -> Iterator[Line]:
 
 
 def _exporter(exporter: ExporterState) -> Line:
-    name = Piece(f"{exporter.name:<16}", "" if exporter.configured else "dim")
+    name = Piece(f"{exporter.name:<20}", "" if exporter.configured else "dim")
     if not exporter.installed:
         return [_BAD, name, Piece("not installed", "red")]
     if not exporter.configured and not exporter.exported and not exporter.segments_left:

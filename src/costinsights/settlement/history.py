@@ -213,7 +213,14 @@ class History:
                 self.options = msgspec.convert(given, self.Options)
             except msgspec.ValidationError as error:
                 # msgspec names fields and types, never values.
-                raise HistoryError(f'[settle."{self.system}"]: {error}') from None
+                table = f'[settle."{self.system}"]'
+                missing = str(error).partition("missing required field ")[2].strip("`")
+                if missing:
+                    raise HistoryError(
+                        f"nobody has said how to reach {self.system}: put  {missing} = …  into "
+                        f"{table} of costinsights.toml (docs/settlement.md)"
+                    ) from None
+                raise HistoryError(f"{table}: {error}") from None
         self.everything = False
         """Whether queries are wanted that no instrumented program ran; set before `plan`."""
         self.pending: tuple[str, ...] = ()
