@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -234,6 +235,15 @@ def test_verify_exits_with_0_for_torn_lines_and_1_for_damage(ledger: Path) -> No
     assert "is missing" in run("ledger", "verify", "--ledger", ledger, code=1).stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Programs that are started can be interrupted, though these tests may run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_follow_prints_what_is_written_from_now_on(ledger: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "ledger", "cat", "--follow", "--ledger", str(ledger)],
@@ -241,17 +251,22 @@ def test_follow_prints_what_is_written_from_now_on(ledger: Path) -> None:
         text=True,
     ) as process:
         program = Program(ledger)
+        made: list[str] = []
+        end = time.monotonic() + 60
         try:
             assert process.stdout is not None
-            time.sleep(2)
-            made = program.call()
-            assert json.loads(process.stdout.readline())["charge_id"] == made
-            again = program.call()
-            assert json.loads(process.stdout.readline())["charge_id"] == again
-        finally:
+            while not select.select([process.stdout], [], [], 0.5)[0]:  # until it has begun
+                assert time.monotonic() < end
+                made.append(program.call())
+            first = json.loads(process.stdout.readline())["charge_id"]
+            made = [*made[made.index(first) :], program.call(), program.call()]
+            for charge_id in made[1:]:
+                assert json.loads(process.stdout.readline())["charge_id"] == charge_id
             process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
             program.close()
-        assert process.wait(20) == 0
 
 
 # --- run ------------------------------------------------------------------------------------------
