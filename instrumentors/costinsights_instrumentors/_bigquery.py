@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
-from costinsights.instrumentor import Usage
+from costinsights.instrumentor import Usage, address_of
 from costinsights.jobs import Place, Run, State, place
 
 if TYPE_CHECKING:
@@ -63,16 +61,11 @@ def number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-@lru_cache(maxsize=64)
-def _host(url: str) -> str | None:
-    return urlsplit(url).hostname
-
-
 def where(client: Any, project: str | None, location: str | None) -> Place:
     """Return the place of a project's jobs; a location is a region, or ``US`` or ``EU``."""
     return place(
         SYSTEM,
-        address=_host(client._connection.API_BASE_URL),
+        address=address_of(client._connection.API_BASE_URL)[0],
         namespace=project or client.project,
         region=location.lower() if location else None,
     )

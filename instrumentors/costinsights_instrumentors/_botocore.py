@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
+from costinsights.instrumentor import address_of
 from costinsights.jobs import place
 
 if TYPE_CHECKING:
     from costinsights.jobs import Place
-
-
-@lru_cache(maxsize=256)
-def _host(endpoint: str) -> tuple[str | None, int | None]:
-    parts = urlsplit(endpoint)
-    return parts.hostname, parts.port
 
 
 def where(system: str, client: Any, namespace: str | None, service: str | None = None) -> Place:
@@ -24,7 +17,7 @@ def where(system: str, client: Any, namespace: str | None, service: str | None =
     `namespace` is what shares a price there: a workgroup, a cluster.
     """
     meta = client.meta
-    address, port = _host(meta.endpoint_url)
+    address, port = address_of(meta.endpoint_url)
     return place(
         system,
         address=address,

@@ -16,10 +16,9 @@ one class for all its drivers, so once this one is imported those of others are 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rowcount
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, address_of, rowcount
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -68,8 +67,7 @@ class ADBCFlightSQLInstrumentor(DBAPIInstrumentor):
         options: dict[str, Any] = kwargs.get("db_kwargs") or {}
         given: list[object] = [*args, kwargs.get("uri"), options.get("uri")]
         uri = next((text for text in given if isinstance(text, str) and "://" in text), "")
-        found = urlsplit(uri)
-        self._places[result] = found.hostname, found.port
+        self._places[result] = address_of(uri)
 
     def resource(self, connection: Any) -> Resource:
         """Give host and port of the URI."""

@@ -16,10 +16,9 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, address_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -70,8 +69,7 @@ class PyArrowFlightInstrumentor(DBAPIInstrumentor):
             uri = getattr(location, "uri", location)
             if isinstance(location, tuple):  # host and port, as older versions take them
                 uri = f"grpc://{location[0]}:{location[1]}"
-            found = urlsplit(uri.decode() if isinstance(uri, bytes) else uri)
-            self._places[client] = found.hostname, found.port
+            self._places[client] = address_of(uri.decode() if isinstance(uri, bytes) else uri)
             return
         descriptor: Any = given[0] if given else kwargs.get("descriptor")
         text = statement_in(getattr(descriptor, "command", None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import lru_cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
@@ -389,6 +390,15 @@ def rows_of(result: Any) -> int | None:
 def file_name(path: str | bytes | os.PathLike[Any]) -> str:
     """Return the last part of a database file's path, in characters that a record can hold."""
     return os.path.basename(os.fsencode(path)).decode("utf-8", "replace")
+
+
+@lru_cache(maxsize=256)
+def address_of(url: str) -> tuple[str | None, int | None]:
+    """Return a URL's host and port; nothing else of it is anybody's business."""
+    from urllib.parse import urlsplit  # not for programs whose drivers have no URLs
+
+    parts = urlsplit(url)
+    return parts.hostname, parts.port
 
 
 def follow(start: Any, path: str) -> Any:
