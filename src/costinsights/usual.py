@@ -68,7 +68,10 @@ def usual_wrapper(
                     parent = traceparent(context)
                 if lazy and recorder.opened:
                     recorder.supersede(cursor)
-        except Exception:  # noqa: BLE001  a cursor that is closed, a query that is given by its name
+        except (AttributeError, IndexError, ReferenceError):
+            known = None  # a cursor that is closed, a query that is given by its name
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(target_name, ours)
             known = None
         if known is None:
             return general(*args, **kwargs)
