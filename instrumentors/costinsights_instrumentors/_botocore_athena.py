@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costinsights.athena import ENDS, METERS, figures, state_of
 from costinsights.instrumentor import Usage
 from costinsights.jobs import Operation, Place, Run, Start, State
+from costinsights.systems.aws_athena import ENDS, METERS, figures, state_of
 from costinsights_instrumentors._botocore import where
 
 if TYPE_CHECKING:

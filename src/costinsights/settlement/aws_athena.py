@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from costinsights.athena import ENDS, METERS, figures, part, state_of
 from costinsights.records import Resource
 from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch, utc
+from costinsights.systems.aws_athena import ENDS, METERS, figures, part, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
