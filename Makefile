@@ -59,7 +59,7 @@ build: install  ## wheel and sdist, in dist/
 all: lint types test docs build  ## everything but the benchmarks
 
 lock: $(UV)     ## requirements/*.txt from pyproject.toml (ARGS=--upgrade for the newest)
-	@for group in "pyproject.toml --group dev" "--group mysqlclient" "--group uv"; do \
+	@for group in "pyproject.toml --group dev" "--group mysqlclient" "--group spark" "--group spark35" "--group uv"; do \
 		$(UV) pip compile $$group --quiet --universal --python-version 3.10 --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(ARGS) \
 			--output-file requirements/$${group##* }.txt || exit 1; done
@@ -75,11 +75,13 @@ $(UV): requirements/uv.txt
 	@touch $@
 
 # mysqlclient is built from source: where it cannot be, its tests are skipped by name.
-$(VENV)/.installed: requirements/dev.txt requirements/mysqlclient.txt pyproject.toml $(UV)
+$(VENV)/.installed: requirements/dev.txt requirements/mysqlclient.txt requirements/spark.txt pyproject.toml $(UV)
 	@test -x $(RUN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
 	@$(UV) pip sync --quiet --python $(RUN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(RUN)/python --require-hashes --no-deps --no-build-isolation \
 		--requirement requirements/mysqlclient.txt 2>.cache/mysqlclient.log \
 		|| echo "mysqlclient was not built (needs a C compiler, pkg-config, libmariadb-dev): .cache/mysqlclient.log"
+	@$(UV) pip install --quiet --python $(RUN)/python --require-hashes --no-deps --no-build-isolation \
+		--requirement requirements/spark.txt
 	@$(UV) pip install --quiet --python $(RUN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
