@@ -17,7 +17,7 @@ else:
 if TYPE_CHECKING:
     from pathlib import Path
 
-LOCKS = ("dev", "mysqlclient", "uv")
+LOCKS = ("dbt", "dev", "mysqlclient", "uv")
 
 
 @pytest.fixture
