@@ -4,7 +4,9 @@ The start writes a *pending* charge at once: the vendor's own id of the run, who
 request says, `partial`, and no amount. When the program itself asks how the run is getting on, we
 read the answer that passes by, which is no request of ours, and complete the same charge with the
 figures that are final. A program that never asks, or that ends first, leaves the pending charge in
-the ledger, and `costinsights settle` finds the run by its id.
+the ledger, and `costinsights settle` finds the run by its id. In between, `costinsights.following`
+asks in the background for runs that the program has not asked for in a while, where an operation
+says how (`Follow`).
 
 An instrumentor of such a client says in a table what its operations mean::
 
@@ -22,9 +24,9 @@ An instrumentor of such a client says in a table what its operations mean::
 
 
     OPERATIONS = {
-        "run": Operation("acme.jobs", start=Start(where, runs)),  # `runs` reads the ids
+        "run": Operation("acme.jobs", Start(where, runs), follow=Follow(ours, ask, batch=50)),
         "status": Operation("acme.jobs", states=states),          # `states` reads how it is
-    }
+    }   # `runs` reads the ids of what was started
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from costinsights.guard import busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder
@@ -55,6 +58,7 @@ MOST_PLACES = 1024
 
 __all__ = [
     "Asked",
+    "Follow",
     "Hook",
     "JobInstrumentor",
     "Operation",
@@ -62,6 +66,7 @@ __all__ = [
     "Run",
     "Start",
     "State",
+    "Waiting",
     "place",
 ]
 
@@ -154,6 +159,53 @@ class State(NamedTuple):
     within: str = ""
 
 
+class Waiting(NamedTuple):
+    """A run whose end nobody has seen: what a question about it needs."""
+
+    id: str
+    """The vendor's id of the run."""
+    within: str = ""
+    """`Run.within`. Empty in settlement: there the id and the place have to do."""
+    namespace: str | None = None
+    """What its place says: the cluster, the application, the factory, the job."""
+    region: str | None = None
+    started_at: datetime | None = None
+    """When it was started, by the program's clock, in UTC."""
+    address: str | None = None
+    """The host that the start was sent to."""
+    service: str | None = None
+    meters: Mapping[str, int | float | str] = {}
+    """What is known of it already: what the request said about its size."""
+
+
+def _let_be(client: Any) -> None:
+    """Leave a client that needs no hanging up."""
+
+
+class Follow(NamedTuple):
+    """How to ask for runs that the program does not ask for. All of it is called in the background."""
+
+    client: Callable[[Any], Any]
+    """From the program's client: one of our own, with the same credentials and endpoint."""
+    ask: Callable[[Any, Sequence[Waiting]], Iterable[State]]
+    """From our client and runs that are open: how they are. One request, or the few it needs.
+
+    A state that is not `State.done` and has `State.usage` is a figure of a run that goes on: its
+    charge gets it now, and again. What is not known to the vendor (yet) is left out. Errors are
+    for the client library to raise: one about a permission ends the asking at this place.
+    """
+    batch: int = 1
+    """How many runs one `ask` takes at most."""
+    close: Callable[[Any], None] = _let_be
+    """Hangs our client up."""
+    same: Callable[[Any], Hashable] = id
+    """From the program's client: those with the same are asked through one client of ours."""
+    requests: int = 1
+    """How many requests one `ask` makes at most: so many are counted."""
+    meter: str = ""
+    """The price book's meter of such a request; empty where they are free."""
+
+
 class Start(NamedTuple):
     """How to read a call that starts runs. `request` is what `Asked` has."""
 
@@ -176,6 +228,8 @@ class Operation(NamedTuple):
     start: Start | None = None
     states: Callable[[Any, Any], Iterable[State]] | None = None
     """From the request and the answer: how the runs are. Of a start as well, where it may wait."""
+    follow: Follow | None = None
+    """Of a start: how to ask for its runs when the program does not."""
 
 
 class Asked(NamedTuple):

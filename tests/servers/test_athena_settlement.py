@@ -62,9 +62,16 @@ def start(client: Any, ledger: Path, count: int = 1, **more: Any) -> list[str]:
         ]
 
 
-def settled(server: AWSServer, ledger: Path, *, config: Any = None, **more: Any) -> Settled:
+def settled(
+    server: AWSServer,
+    ledger: Path,
+    *,
+    config: Any = None,
+    now: datetime | None = None,
+    **more: Any,
+) -> Settled:
     server.requests.clear()
-    now = datetime.now(timezone.utc)
+    now = now or datetime.now(timezone.utc)
     options = {"regions": ["us-east-1"], "endpoint_url": server.url}
     return settle(
         "aws.athena",
@@ -108,11 +115,19 @@ def test_what_athena_forgot_or_still_runs_is_left(
     athena.seed("", scanned=TB, questions=10**6)
     start(client, tmp_path)
     report = settled(server, tmp_path)
-    assert report.settled == 0
-    assert len(report.incomplete) == 1
-    assert "no longer knows 1" in report.incomplete[0]
-    assert sum(report.left.values()) == 1
-    assert all(charge.partial for charge in latest(tmp_path).values())
+    assert (report.settled, report.lost) == (0, 0)
+    assert report.left == {"still runs": 1, "the system does not know it yet": 1}
+    later = settled(server, tmp_path, now=datetime.now(timezone.utc) + timedelta(hours=2))
+    assert (later.settled, later.lost, later.left) == (0, 1, {"still runs": 1})
+    found = list(latest(tmp_path).values())
+    assert all(charge.partial for charge in found)
+    assert sorted(charge.usage.get("lost", "") for charge in found) == [
+        "",
+        "aws.athena no longer knows it",
+    ]
+    assert settled(server, tmp_path).charges == 2
+    asked = [request.params["QueryExecutionIds"] for request in server.asked("athena")[1:]]
+    assert [len(ids) for ids in asked] == [1]  # not the one that is lost
 
 
 def test_queries_of_nobody_with_all(

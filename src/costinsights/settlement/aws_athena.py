@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from costinsights.records import Resource
-from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch, utc
-from costinsights.systems.aws_athena import ENDS, METERS, figures, part, state_of
+from costinsights.settlement.asking import batches
+from costinsights.settlement.aws import AWSHistory, AWSOptions
+from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch, utc
+from costinsights.systems.aws_athena import ENDS, METERS, figures, forgotten, part, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,21 +32,18 @@ and a query may run for long."""
 HOUR = timedelta(hours=1)
 
 
-class AthenaOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AthenaOptions(AWSOptions, frozen=True, forbid_unknown_fields=True):
     """``[settle."aws.athena"]``. Credentials are boto3's own."""
 
-    regions: tuple[str, ...] = ()
-    """By default the one that boto3 is configured for."""
     workgroups: tuple[str, ...] = ()
     """Those that ``--all`` reads; by default all of a region."""
-    profile: str = ""
-    endpoint_url: str = ""
 
 
-class AthenaHistory(History):
+class AthenaHistory(AWSHistory):
     """Reads one account, in one region or several."""
 
     system = "aws.athena"
+    client_name = "athena"
     by_id = True
     retention = timedelta(days=45)
     grants = (
@@ -56,15 +52,14 @@ class AthenaHistory(History):
         '"athena:ListCapacityReservations", "athena:GetCapacityAssignmentConfiguration"]}]}'
     )
     meters = METERS
-    verified = "emulator: moto 5"
-    dependencies = "costinsights[botocore] boto3"
     Options = AthenaOptions
     options: AthenaOptions
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         """Take the options."""
         super().__init__(options)
-        self._clients: dict[str, Any] = {}
+        self._asked: set[str] = set()
+        """Regions whose reservations are known."""
         self._reserved: dict[tuple[str, str], str] = {}
         """By region and workgroup: the reservation that it is assigned to."""
         self._shared: dict[str, Resource] = {}
@@ -79,64 +74,11 @@ class AthenaHistory(History):
         asked = -(-len(self.pending) // BATCH)
         return Plan((f"{len(self.pending)} queries by id in {where}, in {asked} calls",))
 
-    def open(self) -> None:
-        """Make a client for each region, and ask for reservations."""
-        try:
-            library: Any = import_module("boto3")
-        except ImportError:
-            raise HistoryError(f"{self.system}: run  pip install {self.dependencies}") from None
-        session = library.Session(profile_name=self.options.profile or None)
-        for region in self.options.regions or (session.region_name,):
-            if not region:
-                raise HistoryError(
-                    f'{self.system}: say which region: regions = ["us-east-1"] in '
-                    f'[settle."{self.system}"]'
-                )
-            self._clients[region] = session.client(
-                "athena", region_name=region, endpoint_url=self.options.endpoint_url or None
-            )
-            self._ask_for_reservations(region)
-
-    def close(self) -> None:
-        """Hang up."""
-        for client in self._clients.values():
-            client.close()
-        self._clients.clear()
-
-    # -- asking ---------------------------------------------------------------------------------
-
-    def _ask(self, region: str, operation: str, **request: Any) -> Any:
-        """Call an operation; botocore tries again by itself where it is throttled.
-
-        Raises:
-            HistoryError: the answer is an error.
-        """
-        errors: Any = import_module("botocore.exceptions")
-        self.spend()
-        try:
-            return getattr(self._clients[region], operation)(**request)
-        except errors.ClientError as error:
-            code: str = error.response.get("Error", {}).get("Code", "")
-            if "AccessDenied" in code or "Unauthorized" in code:
-                raise self.denied(operation) from None
-            raise HistoryError(f"{self.system}: {operation} in {region}: {code}") from None
-        except errors.BotoCoreError as error:
-            raise HistoryError(f"{self.system}: {operation}: {type(error).__name__}") from None
-
-    def _pages(self, region: str, operation: str, **request: Any) -> Iterator[Any]:
-        before: set[str] = set()
-        while True:
-            answer = self._ask(region, operation, **request)
-            yield answer
-            token = answer.get("NextToken")
-            if not token or token in before:
-                return
-            before.add(token)
-            request["NextToken"] = token
+    # -- reservations ---------------------------------------------------------------------------
 
     def _ask_for_reservations(self, region: str) -> None:
         try:
-            for page in self._pages(region, "list_capacity_reservations"):
+            for page in self.pages(region, "list_capacity_reservations"):
                 for found in page.get("CapacityReservations", ()):
                     self._assigned(region, found["Name"])
         except HistoryError as error:
@@ -145,7 +87,7 @@ class AthenaHistory(History):
             )
 
     def _assigned(self, region: str, name: str) -> None:
-        answer = self._ask(
+        answer = self.ask(
             region, "get_capacity_assignment_configuration", CapacityReservationName=name
         )
         configuration = answer.get("CapacityAssignmentConfiguration", {})
@@ -157,39 +99,36 @@ class AthenaHistory(History):
 
     def read(self, since: datetime, until: datetime) -> Iterator[Figure]:
         """Yield the queries that charges wait for or, with ``--all``, all queries of the time."""
+        for region in self.regions:
+            if region not in self._asked:
+                self._asked.add(region)
+                self._ask_for_reservations(region)
         if self.everything:
-            for region in self._clients:
+            for region in self.regions:
                 yield from self._everything(region, since)
             return
-        left: Sequence[str] = self.pending
-        for region in self._clients:
-            unknown: list[str] = []
-            for first in range(0, len(left), BATCH):
-                ids = left[first : first + BATCH]
-                found = list(self._batch(region, ids))
-                known = {figure.vendor_id for figure in found}
-                unknown += [id_ for id_ in ids if id_ not in known]
-                yield from found
-            left = unknown
-        if left:
-            self.missing(f"Athena no longer knows {len(left)} of the queries: {left[0]} …")
+        for region, waiting in self.by_region(self.waiting).items():
+            for some in batches([run.id for run in waiting], BATCH):
+                yield from self._batch(region, some)
 
     def _batch(self, region: str, ids: Sequence[str]) -> Iterator[Figure]:
-        answer = self._ask(region, "batch_get_query_execution", QueryExecutionIds=list(ids))
-        for execution in answer.get("QueryExecutions", ()):
+        answer = self.ask(region, "batch_get_query_execution", QueryExecutionIds=list(ids))
+        for execution in answer.get("QueryExecutions") or ():
             figure = self._figure(region, execution)
             if figure is not None:
                 yield figure
+        for id_ in forgotten(answer):
+            self.gone(id_)
 
     def _everything(self, region: str, since: datetime) -> Iterator[Figure]:
         groups = self.options.workgroups or [
             group["Name"]
-            for page in self._pages(region, "list_work_groups")
+            for page in self.pages(region, "list_work_groups")
             for group in page.get("WorkGroups", ())
         ]
         for group in groups:
             behind = 0
-            for page in self._pages(region, "list_query_executions", WorkGroup=group):
+            for page in self.pages(region, "list_query_executions", WorkGroup=group):
                 ids = page.get("QueryExecutionIds", ())
                 found = list(self._batch(region, ids)) if ids else []
                 yield from found

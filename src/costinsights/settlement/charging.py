@@ -9,8 +9,10 @@ import msgspec
 
 from costinsights.attribution import clean_labels, overlay
 from costinsights.comments import attribution
+from costinsights.jobs import Waiting
 from costinsights.ledger.reader import span_ids, timestamp
 from costinsights.records import (
+    BASIS_RANK,
     Charge,
     ErrorInfo,
     PriceInfo,
@@ -20,6 +22,7 @@ from costinsights.records import (
 )
 from costinsights.settlement.allocation import MICROSECOND, microseconds
 from costinsights.settlement.costing import PASSING, Cost
+from costinsights.settlement.history import utc
 from costinsights.statement import parse
 from costinsights.tagging import tag_in
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 
 INSTRUMENTOR = "settle"
 """What stands for the instrumentor in charges that no instrumented program made."""
+
+
+LOST = "lost"
+"""What stands among the usage of a charge whose run the system no longer knows: why, in words."""
 
 
 class Charging:
@@ -49,6 +56,7 @@ class Charging:
             return None
         usage = {**charge.usage, **_meters(figures)}
         usage.pop("capacity_seconds", None)
+        usage.pop(LOST, None)
         if cost.capacity:
             usage["capacity_seconds"] = decimal_text(cost.capacity)
         rows = [figure.rows for figure in figures if figure.rows is not None]
@@ -199,6 +207,30 @@ class Charging:
         return msgspec.structs.replace(
             charge, amount=amount, currency=price.currency, basis=cost.basis, price=known
         )
+
+
+_NO_METERS = ("time_ns", "capacity_seconds", LOST)
+
+
+def is_open(charge: Charge) -> bool:
+    """Tell whether a charge waits for the figures of its run."""
+    return charge.vendor_id is not None and (
+        charge.partial or BASIS_RANK[charge.basis] <= BASIS_RANK["estimated"]
+    )
+
+
+def waiting_of(charge: Charge) -> Waiting:
+    """Return a pending charge as what its reader asks by."""
+    place = charge.resource
+    return Waiting(
+        charge.vendor_id or "",
+        namespace=place.namespace,
+        region=place.region,
+        started_at=utc(charge.started_at),
+        address=place.address,
+        service=place.service,
+        meters={name: value for name, value in charge.usage.items() if name not in _NO_METERS},
+    )
 
 
 def plain(value: float | str | Decimal) -> int | float | str:

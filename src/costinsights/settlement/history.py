@@ -39,6 +39,21 @@ A whole reader::
 
 Whatever a reader sends carries `MARK`, so that the next settlement knows its own queries. Every
 request to the system is counted with `spend`, and its costs are a charge like any other.
+
+A reader of jobs asks for the runs that wait, by their ids (`by_id`, `waiting`), through
+`costinsights.settlement.asking`, which knows about throttling, time limits, credentials and pages
+(`costinsights.settlement.aws` is that for boto3)::
+
+    class AcmeJobs(History):
+        system = "acme.jobs"
+        by_id = True
+
+        def read(self, since, until):
+            for some in batches(self.waiting, 100):
+                answer = patiently(self, "GetRuns", lambda: self.client.get_runs(ids_of(some)))
+                yield from map(self._figure, answer.runs)        # running ones with `so_far`
+                for id_ in answer.unknown:
+                    self.gone(id_)                               # and never for a mere error
 """
 
 from __future__ import annotations
@@ -57,6 +72,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from decimal import Decimal
 
+    from costinsights.jobs import Waiting
+
 MARK = "costinsights_settlement"
 """Stands in every query of ours: as a comment, a tag or a label, whichever the system keeps. Safe
 in all of them: letters and an underscore."""
@@ -73,7 +90,12 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     started_at: datetime
     """When the system began to work on it, with a time zone (see `utc`)."""
     ended_at: datetime | None
-    """When it was done; None while it still runs: its charge is then left as it is."""
+    """When it was done; None while it still runs: its charge is then left as it is, unless there
+    is `so_far`."""
+    so_far: datetime | None = None
+    """Of one that still runs: up to when `meters` tell what it has used. Its charge gets that now,
+    as ``partial``, and the later figures with the next runs. Only what is `billed` has a price so
+    far; shares of capacity wait for the end."""
     vendor_id: str | None = None
     """The system's own id: by it the charge is found, and the charge of a query that ran outside
     of any instrumented program gets its name. None where the history has totals of many calls
@@ -225,7 +247,11 @@ class History:
         """Whether queries are wanted that no instrumented program ran; set before `plan`."""
         self.pending: tuple[str, ...] = ()
         """With `by_id`, the system's ids of the charges of the time to settle that wait for their
-        figures; set before `plan`."""
+        figures, oldest first; set before `plan`."""
+        self.waiting: tuple[Waiting, ...] = ()
+        """The same, with where each went and when, for those who need more than the id."""
+        self.lost: dict[str, str] = {}
+        """What `gone` was said of: why, by id."""
         self.requests = 0
         """Requests that were made to the system."""
         self.spent: dict[str, int | Decimal] = {}
@@ -282,6 +308,21 @@ class History:
         """Say that some of the history is not there (late, cut off, expired): `why`, once."""
         if why not in self.incomplete:
             self.incomplete.append(why)
+
+    def gone(self, vendor_id: str, why: str = "") -> None:
+        """Say that the system does not know a run any more that waits: for good, not for an error.
+
+        Its charge stays, says so, and is not asked for again (``settle --lost`` does). A run that
+        was started within the last hour is left alone: what a system does not know *yet* is not
+        gone. So that it is not left out of an error by mistake, call this only for an answer that
+        says in so many words that there is no such run.
+        """
+        self.lost[vendor_id] = why or f"{self.system} no longer knows it"
+
+    def renew(self) -> None:
+        """Connect anew: the credentials have expired half-way."""
+        self.close()
+        self.open()
 
     def denied(self, what: str) -> HistoryError:
         """Return the error to raise where a permission is missing to read `what`."""

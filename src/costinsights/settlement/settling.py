@@ -27,7 +27,7 @@ from costinsights.records import (
     decimal_text,
 )
 from costinsights.settlement.allocation import MICROSECOND
-from costinsights.settlement.charging import Charging, plain, text_of
+from costinsights.settlement.charging import LOST, Charging, is_open, plain, text_of, waiting_of
 from costinsights.settlement.costing import (
     PASSING,
     Cost,
@@ -43,9 +43,10 @@ from costinsights.settlement.state import Busy, alone, leave_off, left_off
 from costinsights.settlement.writing import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from costinsights.config import Config
+    from costinsights.jobs import Waiting
     from costinsights.pricing.line import Price
 
 IDLE = "IDLE"
@@ -55,11 +56,14 @@ SELF = "costinsights.self"
 HOUR = timedelta(hours=1)
 MONTH = timedelta(days=31)
 """How long a charge may wait to be asked for by its id, where the system keeps it so long."""
+GRACE = timedelta(hours=1)
+"""A run that is younger is not taken for lost: the system may not know it yet."""
 LONGEST = timedelta(days=7)
 """For so long an open end is looked after by itself, and so long a query may have run to be split
 over its hours."""
 
 BETTER = "the charge has a better figure already"
+NOT_KNOWN_YET = "the system does not know it yet"
 DOUBTFUL = "several calls fit it, and nothing tells which"
 
 
@@ -103,6 +107,10 @@ class Settled(msgspec.Struct, kw_only=True):
     """Queries that no instrumented program made."""
     added: int = 0
     """Those of them that became charges now."""
+    running: int = 0
+    """Charges of runs that go on, which got what they have used so far."""
+    lost: int = 0
+    """Charges of runs that the system no longer knows: they say so now, and are not asked for."""
     without: int = 0
     """Charges that the history has nothing about."""
     idle: int = 0
@@ -135,6 +143,7 @@ def settle(
     all: bool = False,  # noqa: A002  as it is called on the command line
     dry_run: bool = False,
     wake: bool = False,
+    lost: bool = False,
     ledger: str | os.PathLike[str] | None = None,
     config: Any = None,
     history: History | None = None,
@@ -151,6 +160,7 @@ def settle(
         all: Also write charges for queries that ran outside of any instrumented program.
         dry_run: Read and work out everything, and write nothing.
         wake: Ask the system even where it is paused and would be started by that.
+        lost: Ask again for runs that the system did not know any more when it was last asked.
         ledger: The ledger's folder; the configuration's by default.
         config: A configuration file, or a mapping like one.
         history: A reader to use in place of the one that is installed for the system.
@@ -169,7 +179,9 @@ def settle(
     reader = history or reader_of(system, loaded)
     try:
         with suppressed(), alone(loaded.ledger, system):
-            run = _Run(reader, loaded, at, everything=all, dry_run=dry_run, progress=progress)
+            run = _Run(
+                reader, loaded, at, everything=all, dry_run=dry_run, lost=lost, progress=progress
+            )
             return run.work(_aware(since), _aware(until), wake=wake, said=said)
     except Busy as error:
         raise SettlementError(str(error)) from None
@@ -226,6 +238,7 @@ class _Run:
         *,
         everything: bool,
         dry_run: bool,
+        lost: bool,
         progress: Callable[[str, int, int | None], None] | None,
     ) -> None:
         self._reader = reader
@@ -235,6 +248,7 @@ class _Run:
         self._now = now
         self._everything = everything
         self._dry_run = dry_run
+        self._again = lost
         self._progress: Callable[[str, int, int | None], None] = progress or _nothing
         self._book = _price_book(config)
         self._charging = Charging(self._system, self._book.version, config.rules)
@@ -254,7 +268,8 @@ class _Run:
         begin, end, resumed = self._period(since, until)
         self._reader.everything = self._everything
         if self._reader.by_id:
-            self._reader.pending = self._pending(begin, end)
+            self._reader.waiting = self._pending(begin, end)
+            self._reader.pending = tuple(run.id for run in self._reader.waiting)
         plan = self._plan(begin, end)
         report = Settled(
             system=self._system, since=begin, until=end, resumed=resumed, dry_run=self._dry_run
@@ -399,6 +414,7 @@ class _Run:
         found = match(figures, programs, self._system, self._reader.skew)
         report.figures = len(figures)
         self._programs(report, figures, prices, found, ours)
+        self._lost(report, programs, {one.charge.charge_id for one in found.of.values()})
         self._outside(report, figures, prices, found, ours)
         for pool in costing.pools:
             if pool.stretch.started_at < end and pool.stretch.ended_at > begin:
@@ -420,6 +436,9 @@ class _Run:
         from costinsights.ledger.store import open_store
 
         first = min((figure.started_at for figure in figures), default=begin)
+        if self._reader.lost:
+            known = [run.started_at for run in self._reader.waiting if run.id in self._reader.lost]
+            first = min([first, *(moment for moment in known if moment is not None)])
         lowest = min(first, begin) - HOUR - self._reader.skew
         highest = end + HOUR + self._reader.skew
         name = literal(self._system)
@@ -438,14 +457,14 @@ class _Run:
                     programs.append(charge)
         return programs, ours
 
-    def _pending(self, begin: datetime, end: datetime) -> tuple[str, ...]:
-        """Return the ids of the queries whose charges have no metered figure yet, oldest first."""
+    def _pending(self, begin: datetime, end: datetime) -> tuple[Waiting, ...]:
+        """Return the runs whose charges have no metered figure yet, oldest first, each once."""
         from costinsights.ledger.live import literal
         from costinsights.ledger.store import open_store
 
         with open_store(self._ledger) as store:
             found = {
-                charge.vendor_id: charge.started_at
+                charge.vendor_id: waiting_of(charge)
                 for charge in store.charges(
                     f"system = {literal(self._system)} AND vendor_id IS NOT NULL "
                     "AND (partial OR basis IN ('unknown', 'estimated')) "
@@ -453,9 +472,9 @@ class _Run:
                     f"AND ended_at >= TIMESTAMP '{_naive(min(begin, self._oldest))}' "
                     f"AND started_at < TIMESTAMP '{_naive(end)}'"
                 )
-                if charge.vendor_id
+                if charge.vendor_id and (self._again or LOST not in charge.usage)
             }
-        return tuple(sorted(found, key=lambda id_: (found[id_], id_)))
+        return tuple(sorted(found.values(), key=lambda run: (run.started_at or begin, run.id)))
 
     def _programs(
         self,
@@ -491,6 +510,19 @@ class _Run:
                 report.settled += 1
             for at in places:
                 self._take_back(ours.get(f"{self._system}:{figures[at].vendor_id}"))
+
+    def _lost(self, report: Settled, programs: Sequence[Charge], matched: Collection[str]) -> None:
+        """Have the charges of runs say so that the system does not know any more."""
+        lost = self._reader.lost
+        for charge in programs:
+            why = lost.get(charge.vendor_id or "")
+            if why is None or charge.charge_id in matched or not is_open(charge):
+                continue
+            if self._now - utc(charge.started_at) < GRACE:
+                _count(report.left, NOT_KNOWN_YET)
+                continue
+            report.lost += 1
+            self._put(msgspec.structs.replace(charge, usage={**charge.usage, LOST: why}))
 
     def _take_back(self, charge: Charge | None) -> None:
         """Leave nothing on a charge of `--all` whose query has since come to a program's charge."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, cast
 
+from costinsights.troubles import kind_of
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ENDS = frozenset(("SUCCEEDED", "FAILED", "CANCELLED"))
 
@@ -65,6 +67,17 @@ def _is_free(execution: Mapping[str, Any]) -> bool:
 def state_of(execution: Mapping[str, Any]) -> str | None:
     """Return ``SUCCEEDED``, ``RUNNING`` …, None where there is none."""
     return part(execution, "Status").get("State")
+
+
+def forgotten(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the ids that a `BatchGetQueryExecution` does not know (any more).
+
+    An id may also stand among the unprocessed because something went wrong; its code says so.
+    """
+    for missed in answer.get("UnprocessedQueryExecutionIds") or ():
+        code = str(missed.get("ErrorCode", ""))
+        if kind_of(code) in (None, "unknown") and (found := missed.get("QueryExecutionId")):
+            yield found
 
 
 def part(whole: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,0 +1,132 @@
+"""How history readers ask a vendor's API: with patience, in batches, page by page.
+
+A reader says what it asks for and how; what every one of them has to live through stands here once:
+throttling with and without a ``Retry-After``, errors that pass, time limits, credentials that expire
+half-way, pages that come round again. What remains is a `HistoryError` with the vendor's code and,
+where a permission is missing, the grant; what was read before is settled, and the next run goes on.
+
+    answer = patiently(self, "GetJobRun", lambda: self.client.get_job_run(JobName=name, RunId=id_))
+
+The call looks its client up anew each time, because `History.renew` may have made another one.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from costinsights.backoff import Backoff
+from costinsights.settlement.history import HistoryError
+from costinsights.troubles import trouble_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from costinsights.settlement.history import History
+
+    Sleep = Callable[[float], None]
+
+T = TypeVar("T")
+Answer = TypeVar("Answer")
+
+ATTEMPTS = 8
+"""How often one request is tried, throttled or with errors that pass: for a minute or two."""
+LATER = "What was read is settled, and the next run goes on"
+sleep: Sleep = time.sleep
+
+
+class NoSuchThing(HistoryError):
+    """The vendor does not know what was asked about; `code` is its word for that."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def patiently(
+    history: History,
+    what: str,
+    call: Callable[[], T],
+    *,
+    grant: str = "",
+    unknown: Sequence[str] = (),
+) -> T:
+    """Make a request until it is answered, and count each try with `History.spend`.
+
+    Args:
+        history: The reader that asks.
+        what: The operation, as the vendor calls it, with the region or the like; for messages.
+        call: Makes the request with the client as it is now, and returns the answer.
+        grant: What is missing where a permission is, if it is not the reader's whole `grants`.
+        unknown: Further codes by which the vendor says that there is no such thing, where it has
+            one of its own: ``InvalidRequestException`` of a service that means just that.
+
+    Raises:
+        NoSuchThing: the vendor does not know what was asked about.
+        HistoryError: the answer is another error, or there is none after `ATTEMPTS`.
+    """
+    backoff, renewed, tries = Backoff(), False, 0
+    name = f"{history.system}: {what}"
+    while True:
+        history.spend()
+        tries += 1
+        try:
+            return call()
+        except HistoryError:
+            raise
+        except Exception as error:  # noqa: BLE001  every client has its own classes
+            trouble = trouble_of(error)
+        if trouble.kind == "unknown" or trouble.code in unknown:
+            raise NoSuchThing(f"{name}: {trouble.code}", trouble.code)
+        if trouble.kind == "denied":
+            refused = history.denied(what)
+            raise HistoryError(str(refused), grant=grant or refused.grant)
+        if trouble.kind == "refused":
+            raise HistoryError(f"{name}: {trouble.code}")
+        if trouble.kind == "expired":
+            if renewed:
+                raise HistoryError(
+                    f"{name}: the credentials are not valid: {trouble.code}. {LATER}"
+                )
+            renewed = True
+            history.renew()
+        elif tries < ATTEMPTS:
+            sleep(backoff.failed(trouble.after))
+        else:
+            raise HistoryError(f"{name}: {trouble.code}, {tries} times. {LATER}")
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield items in batches of `size` at most."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def pages(
+    history: History,
+    what: str,
+    ask: Callable[[str | None], Answer],
+    token: Callable[[Answer], str | None],
+) -> Iterator[Answer]:
+    """Yield the pages of a list, each asked for with `patiently`.
+
+    `ask` makes the request with the token of a page, None for the first; `token` reads the next
+    one from an answer. A token that comes again would never end: it ends the list, and the report
+    says so.
+
+    Raises:
+        HistoryError: as `patiently`.
+    """
+    before: set[str] = set()
+    at: str | None = None
+    while True:
+        answer = patiently(history, what, partial(ask, at))
+        yield answer
+        at = token(answer)
+        if not at:
+            return
+        if at in before:
+            history.missing(f"{what} gave a page for the second time: its list may not be whole")
+            return
+        before.add(at)
