@@ -124,16 +124,16 @@ def trouble_of(error: BaseException) -> Trouble:
     after = _after(error)
     names = [kind.__name__ for kind in type(error).__mro__[:-1]]
     word = code or names[0]
-    found = kind_of(code)
+    found: Kind | None = kind_of(code)
     if found is None and status is not None:
         found = _STATUSES.get(status)
         if found is None and status >= 500:
             found = "passing"
-    if found is None:
-        found = next((kind for name in names if (kind := kind_of(name)) is not None), None)
+    for name in names:
+        found = found or kind_of(name)
     if found is None and isinstance(error, OSError) and status is None and not code:
-        found = "passing"  # a socket's: sockets of all clients raise these
-    return Trouble("refused" if found is None else found, word, after)
+        return Trouble("passing", word, after)  # a socket's: sockets of all clients raise these
+    return Trouble(found or "refused", word, after)
 
 
 def kind_of(word: str) -> Kind | None:

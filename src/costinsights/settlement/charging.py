@@ -37,6 +37,8 @@ INSTRUMENTOR = "settle"
 """What stands for the instrumentor in charges that no instrumented program made."""
 
 
+UNPRICED = "unpriced"
+"""What stands among the usage of a charge whose figures make no sense: why, in words."""
 LOST = "lost"
 """What stands among the usage of a charge whose run the system no longer knows: why, in words."""
 
@@ -56,7 +58,11 @@ class Charging:
             return None
         usage = {**charge.usage, **_meters(figures)}
         usage.pop("capacity_seconds", None)
-        usage.pop(LOST, None)
+        for word in (LOST, UNPRICED):
+            usage.pop(word, None)
+        problem = next((figure.problem for figure in figures if figure.problem), "")
+        if problem:
+            usage[UNPRICED] = problem
         if cost.capacity:
             usage["capacity_seconds"] = decimal_text(cost.capacity)
         rows = [figure.rows for figure in figures if figure.rows is not None]
@@ -64,15 +70,13 @@ class Charging:
         ids = [figure.vendor_id for figure in figures if figure.vendor_id]
         ended_at = charge.ended_at
         if charge.partial:  # a job whose end nobody waited for, or rows that nobody fetched
-            ended_at = max(
-                ended_at,
-                *(text_of(figure.ended_at) for figure in figures if figure.ended_at is not None),
-            )
+            known = (figure.ended_at or figure.so_far for figure in figures)
+            ended_at = max([ended_at, *(text_of(moment) for moment in known if moment is not None)])
         return self._priced(
             msgspec.structs.replace(
                 charge,
                 ended_at=ended_at,
-                partial=False,
+                partial=any(figure.ended_at is None for figure in figures),
                 usage=usage,
                 rows=sum(rows) if charge.rows is None and rows else charge.rows,
                 error=charge.error or (ErrorInfo(errors[0]) if errors else None),
@@ -107,12 +111,14 @@ class Charging:
             )
         ]
         usage = _meters([figure])
+        if figure.problem:
+            usage[UNPRICED] = figure.problem
         if cost.capacity:
             usage["capacity_seconds"] = decimal_text(cost.capacity)
         return self.made(
             charge_id,
             figure.started_at,
-            figure.ended_at or figure.started_at,
+            figure.ended_at or figure.so_far or figure.started_at,
             figure.resource,
             figure.operation or (statement.operation if statement is not None else ""),
             overlay(sources),
@@ -128,6 +134,7 @@ class Charging:
             vendor_id=figure.vendor_id,
             service=service,
             ran=True,
+            partial=figure.ended_at is None,
         )
 
     def made(
@@ -149,6 +156,7 @@ class Charging:
         vendor_id: str | None = None,
         service: str = "",
         ran: bool = False,
+        partial: bool = False,
     ) -> Charge:
         """Return a charge that no program made. `known` is what the ledger has of it."""
         duration = (ended_at - started_at) // MICROSECOND * 1000 if ran else 0
@@ -180,6 +188,7 @@ class Charging:
             span_id=span_id,
             parent_span_id=None,
             error=error,
+            partial=partial,
             service=service,
             host="",
             pid=0,
@@ -209,7 +218,7 @@ class Charging:
         )
 
 
-_NO_METERS = ("time_ns", "capacity_seconds", LOST)
+_NO_METERS = ("time_ns", "capacity_seconds", LOST, UNPRICED)
 
 
 def is_open(charge: Charge) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from costinsights.pricing import PriceBook
     from costinsights.records import Basis, Resource
-    from costinsights.settlement.history import Figure, Stretch
+    from costinsights.settlement.history import Figure, Stated, Stretch
 
 RUNS = "still runs"
 LATE = "the history of its time is not whole yet"
@@ -259,8 +259,14 @@ class _Costing:
     # -- figures --------------------------------------------------------------------------------
 
     def _cost(self, at: int, figure: Figure) -> Cost:
-        if figure.ended_at is None:
+        until = figure.ended_at or figure.so_far
+        if until is None or (figure.ended_at is None and figure.group is not None):
             return Cost(reason=RUNS)
+        if figure.ended_at is not None and not figure.final:
+            return Cost(reason=NOT_FINAL)
+        if figure.problem:
+            self._unpriced[figure.problem] = self._unpriced.get(figure.problem, 0) + 1
+            return Cost(reason=figure.problem)
         parts: list[tuple[int, tuple[Price, ...]]] = []
         basis: Basis = "metered"
         capacity = 0
@@ -273,12 +279,14 @@ class _Costing:
             parts.append((share.amount, tuple(share.prices)))
         if figure.billed:
             usage = {name: figure.meters[name] for name in figure.billed if name in figure.meters}
-            day = figure.ended_at.astimezone(timezone.utc).date().isoformat()
+            day = until.astimezone(timezone.utc).date().isoformat()
             found = self._quote(usage, figure.resource, figure.dimensions, day)
             if isinstance(found, str):
                 self._unpriced[found] = self._unpriced.get(found, 0) + 1
                 return Cost(reason=found)
             parts.append((found[0], (found[1],)))
+        if figure.stated:
+            parts.append(_said(figure.stated, self._system, until))
         if not parts:
             return Cost(reason="the history has no figure that has a price")
         prices = list(dict.fromkeys(price for _, several in parts for price in several))
@@ -322,6 +330,19 @@ def joined(prices: Sequence[Price]) -> Price:
         "; ".join(dict.fromkeys(price.source for price in prices)),
         max(price.as_of for price in prices),
     )
+
+
+def _said(stated: Sequence[Stated], system: str, until: datetime) -> tuple[int, tuple[Price, ...]]:
+    """Take what the system itself says that the parts of a figure cost."""
+    amount = sum((Fraction(one.quantity) * Fraction(one.unit_price) for one in stated), Fraction(0))
+    day = until.astimezone(timezone.utc).date().isoformat()
+    prices = [
+        Price(
+            f"{system}:{one.what}", f"{one.unit_price:f}", one.unit, one.currency, one.source, day
+        )
+        for one in stated
+    ]
+    return round(amount * 10**EXACT_PLACES), tuple(dict.fromkeys(prices))
 
 
 def _stated(stretch: Stretch, system: str, day: str) -> tuple[int, Price] | str:

@@ -81,6 +81,19 @@ in all of them: letters and an underscore."""
 Meters = Mapping[str, int | float | str]
 
 
+class Stated(NamedTuple):
+    """A part of what a query or job cost, where the system itself states the price of it."""
+
+    what: str
+    """What was billed, in the system's own word: a SKU."""
+    quantity: Decimal
+    """How much of it, in `unit`; less than nothing where more was taken back than billed."""
+    unit_price: Decimal
+    currency: str
+    unit: str
+    source: str
+
+
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """One query or job, as the system's own history has it.
 
@@ -118,6 +131,15 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """Those of `meters` by which the system bills this very query: they are priced by the book, and
     the charge is then ``metered``. Empty where it only takes its share of capacity; ``0`` in such a
     meter is a query that was free (a cache hit)."""
+    problem: str = ""
+    """Why nothing can be said of its price, where the answer is not as it should be: a field that
+    is missing, a word that nobody knows. The charge is then ``unknown`` and says this; give all of
+    `meters` that there are, as they came."""
+    stated: tuple[Stated, ...] = ()
+    """What the system itself says that it cost, part by part (Databricks' ``list_prices``): like
+    `billed`, with no need of the price book."""
+    final: bool = True
+    """False while the system may still bill more for it: its charge is then left for a later run."""
     rows: int | None = None
     """Rows returned or changed."""
     error: str | None = None

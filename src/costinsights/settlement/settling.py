@@ -503,11 +503,12 @@ class _Run:
                 _count(report.left, BETTER)
                 continue
             self._sum(cost, "charges")
+            report.running += later.partial
             if later == charge:
                 report.unchanged += 1
             else:
                 self._put(later)
-                report.settled += 1
+                report.settled += not later.partial
             for at in places:
                 self._take_back(ours.get(f"{self._system}:{figures[at].vendor_id}"))
 
@@ -665,7 +666,9 @@ class _Run:
         open_since = [
             figure.started_at
             for figure, cost in zip(history.figures, costing.costs, strict=True)
-            if cost.reason in PASSING and not is_own(figure) and figure.started_at >= report.since
+            if (cost.reason in PASSING or figure.ended_at is None)
+            and not is_own(figure)
+            and figure.started_at >= report.since
         ]
         oldest = self._now - min(self._reader.retention or LONGEST, LONGEST)
         following = max(min([max(reached, left or reached), *open_since]), oldest)
