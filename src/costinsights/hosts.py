@@ -90,7 +90,9 @@ def recognise(system: str, resource: Resource, declared: Iterable[Declared] = ()
         service, region = service or "gcp.cloud_sql", region or socket
     elif (found := host_of(resource.address)) is not None:
         host, there = found
-        system, service, region = host.system or system, service or host.service, region or there
+        if host.system is not None and not system.startswith(f"{host.system}."):
+            system = host.system  # Databricks' jobs have the same host as its warehouses
+        service, region = service or host.service, region or there
         dimensions.update(host.dimensions)
     for one in reversed([one for one in declared if one.fits(resource)]):
         system, service = one.system or system, one.service or service

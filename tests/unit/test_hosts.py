@@ -113,6 +113,12 @@ def test_the_cloud_of_databricks_sets_its_price() -> None:
     assert found.dimensions == {"cloud": "azure"}
 
 
+def test_what_else_is_there_stays_what_it_is() -> None:
+    found = recognise("databricks.jobs", Resource("adb-1.2.azuredatabricks.net"))
+    assert (found.system, found.dimensions) == ("databricks.jobs", {"cloud": "azure"})
+    assert recognise("databricks_like", Resource("a.cloud.databricks.com")).system == "databricks"
+
+
 def test_what_the_instrumentor_says_of_the_service_stays() -> None:
     resource = Resource("acme.snowflakecomputing.com", service="warehouse_1")
     assert recognise("snowflake", resource).service == "warehouse_1"
