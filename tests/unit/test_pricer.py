@@ -244,3 +244,36 @@ def test_what_failed_still_costs(driver: tuple[type[Cursor], Captured]) -> None:
     assert _figures(captured) == [
         ({"data_scanned_bytes": 5}, "0.000047683715820", "metered", False)
     ]
+
+
+def test_a_usage_says_what_its_price_depends_on(tmp_path: Path) -> None:
+    path = tmp_path / "prices.toml"
+    line = """
+        [[price]]
+        key = "{size}"
+        provider = "me"
+        service = "mine"
+        sku = "mine"
+        system = "mydb"
+        meter = "used_seconds"
+        dims = {{ size = "{size}" }}
+        region = "global"
+        regions = ["*"]
+        unit = "hour"
+        price = "{price}"
+        currency = "USD"
+        as_of = "2026-11-01"
+        source = "our contract"
+        """
+    path.write_text(line.format(size="small", price="1") + line.format(size="large", price="8"))
+    said: list[str] = []
+    pricer = Pricer(PriceBook.load(path), "mydb", None, {"size": "small"}, said.append)
+    hour = {"used_seconds": 3600}
+    for _ in range(2):  # the second time by the short way, where there is one
+        amounts = [pricer(hour), pricer({**hour, "size": "large"}), pricer({**hour, "tint": "red"})]
+        assert [one and one.amount for one in amounts] == [10**15, 8 * 10**15, 10**15]
+    assert pricer({**hour, "size": "huge"}) is None
+    assert "size (small, large)" in said[0]
+    # What has figures that make no sense keeps them, and has no price.
+    assert pricer({**hour, "unpriced": "nobody knows the state PAUSED"}) is None
+    assert len(said) == 1

@@ -1,7 +1,8 @@
 """Prices what calls used, at the end of each call: a quote of the book, made quick.
 
 The first call of a kind (a system, a region, what was counted) is answered by `PriceBook.quote`.
-Where that took one line and no more than its minimum and rounding, as with bytes scanned, the calls
+A word among the usage that prices depend on, such as the worker type that a job turns out to have
+run on, goes with it. Where a quote took one line and no more than its minimum and rounding, as with bytes scanned, the calls
 after it are a multiplication of whole numbers with the same result to the last digit.
 """
 
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from costinsights.pricing.line import EXACT_PLACES, Price
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from costinsights.pricing.book import PriceBook
-    from costinsights.pricing.line import PriceLine, Quote
+    from costinsights.pricing.line import Meter, PriceLine, Quote
 
     Quantity = int | float | str
     Quick = Callable[[int], int]
+
+UNPRICED = "unpriced"
+"""What stands among a usage that has no price although there are figures: why, in words."""
 
 _DAY = 24 * 3600
 _MOST_KINDS = 256
@@ -51,6 +55,7 @@ class Pricer:
         self._dimensions = dict(dimensions)
         self._say = say
         self._known: frozenset[str] | None = None
+        self._words: frozenset[str] = frozenset()
         self._day = -1
         self._at = ""
         self._quick: dict[str, tuple[Quick, Price]] = {}
@@ -63,23 +68,25 @@ class Pricer:
             self._day, self._at = day, strftime("%Y-%m-%d", gmtime(day * _DAY))
             self._quick.clear()
         if self._known is None:  # the built-in prices are read when something has been used
-            self._known = frozenset(meter.name for meter in self._book.meters(self._system))
+            known = self._book.meters(self._system)
+            self._words = words_of(known)
+            self._known = frozenset(meter.name for meter in known)
         counted = {name: meters[name] for name in meters if name in self._known}
-        if not counted:
+        if not counted or UNPRICED in meters:
             return None
+        said = {} if self._words.isdisjoint(meters) else said_in(meters, self._words)
         only, quantity = next(iter(counted.items()))
-        if len(counted) == 1:
+        if len(counted) == 1 and not said:
             quick = self._quick.get(only)
             if quick is not None and isinstance(quantity, int) and quantity >= 0:
                 return Priced(quick[0](quantity), quick[1])
-        found = self._book.quote(
-            self._system, counted, self._region, at=self._at, **self._dimensions
-        )
+        dimensions = {**self._dimensions, **said} if said else self._dimensions
+        found = self._book.quote(self._system, counted, self._region, at=self._at, **dimensions)
         if found.amount is None:
             self._missing(found.reason)
             return None
         price = price_of(found)
-        if len(counted) == 1 and len(found.parts) == 1:
+        if len(counted) == 1 and len(found.parts) == 1 and not said:
             self._remember(only, found.parts[0].line, price)
         return Priced(int(found.amount.scaleb(EXACT_PLACES)), price)
 
@@ -93,6 +100,18 @@ class Pricer:
         plain = line.meter == name and line.tier_from is None and line.tier_to is None
         if plain and len(self._quick) < _MOST_KINDS:
             self._quick[name] = quick_of(line), price
+
+
+def words_of(meters: Iterable[Meter]) -> frozenset[str]:
+    """Return what prices depend on beside quantities: ``worker_type``, ``edition``."""
+    return frozenset(name for meter in meters for name in meter.dims)
+
+
+def said_in(meters: Mapping[str, Quantity], words: Collection[str]) -> dict[str, str]:
+    """Return the words among a usage that prices depend on."""
+    return {
+        name: value for name, value in meters.items() if isinstance(value, str) and name in words
+    }
 
 
 def price_of(quote: Quote) -> Price:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from costinsights.pricing.pricer import UNPRICED, said_in, words_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
@@ -100,10 +102,13 @@ def _gap(
     if capacity is not None:
         return place, NOTHING, _from_now_on(capacity.line.key, system, settled)
     used: Mapping[str, int | float | str] = _decode(calls.meters or "{}")
-    known = {meter.name for meter in book.meters(system)}
+    if UNPRICED in used:
+        return calls.region or "", FIGURES, str(used[UNPRICED])
+    meters = book.meters(system)
+    known = {meter.name for meter in meters}
     counted = {name: value for name, value in used.items() if name in known}
     if counted:
-        quote = book.quote(system, counted, calls.region)
+        quote = book.quote(system, counted, calls.region, **said_in(used, words_of(meters)))
         if quote.amount is not None:
             keys = ", ".join(line.key for line in quote.lines)
             return calls.region or "", NOTHING, _from_now_on(keys, system, settled)
