@@ -131,7 +131,7 @@ class _Costing:
         for at, figure in enumerate(figures):
             if figure.group is None:
                 continue
-            start = microseconds(figure.started_at)
+            start = microseconds(figure.worked_from or figure.started_at)
             end = start if figure.ended_at is None else microseconds(figure.ended_at)
             key = figure.vendor_id or f"?{at:012d}"
             self._claims[at] = Claim(key, start, end, figure.weight)
@@ -173,8 +173,10 @@ class _Costing:
         if not reason:
             priced = self._price(stretch)
             if isinstance(priced, str):
+                self._unpriced[priced] = self._unpriced.get(priced, 0) + 1
+                if stretch.apart:
+                    return None
                 reason = priced
-                self._unpriced[reason] = self._unpriced.get(reason, 0) + 1
         if reason or priced is None or isinstance(priced, str):
             for at in inside:
                 self._left.setdefault(at, reason)
@@ -268,7 +270,7 @@ class _Costing:
             self._unpriced[figure.problem] = self._unpriced.get(figure.problem, 0) + 1
             return Cost(reason=figure.problem)
         parts: list[tuple[int, tuple[Price, ...]]] = []
-        basis: Basis = "metered"
+        basis = figure.basis
         capacity = 0
         if figure.group is not None:
             reason = self._left.get(at) or self._without_capacity(figure)
@@ -300,7 +302,8 @@ class _Costing:
         known = self._known_until.get(figure.group or "")
         if figure.ended_at is None or figure.ended_at > self._horizon:
             return LATE
-        if self._since is not None and figure.started_at < self._since:
+        started_at = figure.worked_from or figure.started_at
+        if self._since is not None and started_at < self._since:
             return NO_CAPACITY  # the history of its beginning has gone
         return NO_CAPACITY if known is None or known < figure.ended_at else ""
 

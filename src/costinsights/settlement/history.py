@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from costinsights.jobs import Waiting
+    from costinsights.records import Basis
 
 MARK = "costinsights_settlement"
 """Stands in every query of ours: as a comment, a tag or a label, whichever the system keeps. Safe
@@ -113,6 +114,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """The system's own id: by it the charge is found, and the charge of a query that ran outside
     of any instrumented program gets its name. None where the history has totals of many calls
     only; such a figure takes its share of an hour and becomes no charge with ``--all``."""
+    also: tuple[str, ...] = ()
+    """Further ids by which its charge may be known: what the start could say, before it had one."""
     tag: str | None = None
     """What it was marked with in the system's own channel, as it stands there."""
     user: str | None = None
@@ -131,6 +134,9 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """Those of `meters` by which the system bills this very query: they are priced by the book, and
     the charge is then ``metered``. Empty where it only takes its share of capacity; ``0`` in such a
     meter is a query that was free (a cache hit)."""
+    basis: Basis = "metered"
+    """How what is `billed` is known: ``estimated`` where the system counts nothing of it, and its
+    meters were worked out from what it says of the size and the time."""
     problem: str = ""
     """Why nothing can be said of its price, where the answer is not as it should be: a field that
     is missing, a word that nobody knows. The charge is then ``unknown`` and says this; give all of
@@ -154,6 +160,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """Its work on that capacity, over all of its time: task or CPU time, slot-ms, run time; the
     same unit within a group. An hour is split by it, in proportion to the part of the query's time
     that lies in the hour. 0 is right for what did no work there, such as a cache hit."""
+    worked_from: datetime | None = None
+    """From when it took its share of that capacity, where it had waited in a queue before."""
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,6 +193,9 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     """How long it was switched on and paid for within the stretch; None: all of it."""
     final: bool = True
     """False while the system may still charge more for it: it is then left for a later run."""
+    apart: bool = False
+    """Whether the rest of the group is split even where this has no price, which the report then
+    says: what a machine on the spot market cost, beside what is known of it."""
     resource: Resource = Resource()
     dimensions: Mapping[str, str] = {}
 

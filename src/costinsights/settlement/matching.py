@@ -117,9 +117,11 @@ class _Matching:
             if call.charge.vendor_id is not None:
                 known.setdefault(call.charge.vendor_id, call)
         for at, figure in enumerate(self._figures):
-            same = known.get(figure.vendor_id or "")
-            if same is not None:
-                self._take(at, same, "id")
+            for id_ in (figure.vendor_id, *figure.also):
+                same = known.get(id_ or "")
+                if same is not None:
+                    self._take(at, same, "id")
+                    break
 
     def _by_tag(self, figures: Iterable[int]) -> None:
         buckets = self._buckets(lambda call: call.tag or "")
