@@ -68,6 +68,7 @@ class Charging:
         rows = [figure.rows for figure in figures if figure.rows is not None]
         errors = [figure.error for figure in figures if figure.error]
         ids = [figure.vendor_id for figure in figures if figure.vendor_id]
+        known_as = next((figure.becomes for figure in figures if figure.becomes), charge.vendor_id)
         ended_at = charge.ended_at
         if charge.partial:  # a job whose end nobody waited for, or rows that nobody fetched
             known = (figure.ended_at or figure.so_far for figure in figures)
@@ -80,7 +81,7 @@ class Charging:
                 usage=usage,
                 rows=sum(rows) if charge.rows is None and rows else charge.rows,
                 error=charge.error or (ErrorInfo(errors[0]) if errors else None),
-                vendor_id=charge.vendor_id or (ids[0] if len(ids) == 1 else None),
+                vendor_id=known_as or (ids[0] if len(ids) == 1 else None),
             ),
             cost,
         )

@@ -279,10 +279,12 @@ class _Costing:
                 return Cost(reason=reason or NO_CAPACITY)
             basis, capacity = "allocated", share.capacity
             parts.append((share.amount, tuple(share.prices)))
-        if figure.billed:
-            usage = {name: figure.meters[name] for name in figure.billed if name in figure.meters}
-            day = until.astimezone(timezone.utc).date().isoformat()
-            found = self._quote(usage, figure.resource, figure.dimensions, day)
+        for one in (figure, *figure.parts):
+            if not one.billed:
+                continue
+            usage = {name: one.meters[name] for name in one.billed if name in one.meters}
+            day = (one.ended_at or one.so_far or until).astimezone(timezone.utc).date().isoformat()
+            found = self._quote(usage, one.resource, one.dimensions, day)
             if isinstance(found, str):
                 self._unpriced[found] = self._unpriced.get(found, 0) + 1
                 return Cost(reason=found)

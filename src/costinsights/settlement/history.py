@@ -146,6 +146,13 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     `billed`, with no need of the price book."""
     final: bool = True
     """False while the system may still bill more for it: its charge is then left for a later run."""
+    parts: tuple[Figure, ...] = ()
+    """What it is made of, where one run starts several that are billed each (the jobs of a
+    workflow): each has its own minimum and its own price, and the charge is their sum. Of a part
+    only `billed` and what sets its price counts; `meters` of the whole are yours to give."""
+    becomes: str | None = None
+    """The system's id, where `vendor_id` is one that the start had to make up because the system
+    told none: the charge has this one from now on."""
     rows: int | None = None
     """Rows returned or changed."""
     error: str | None = None
