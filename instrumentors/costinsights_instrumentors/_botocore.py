@@ -1,14 +1,18 @@
-"""What the tables of the services behind botocore share: where a client leads to."""
+"""What the tables of the services behind botocore share: where a client leads to, how to follow it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from costinsights.instrumentor import address_of
-from costinsights.jobs import place
+from costinsights.jobs import Follow, place
 
 if TYPE_CHECKING:
-    from costinsights.jobs import Place
+    from collections.abc import Callable, Hashable, Iterable, Sequence
+
+    from costinsights.jobs import Place, State, Waiting
+
+TIMEOUT_SECONDS = 20
 
 
 def where(system: str, client: Any, namespace: str | None, service: str | None = None) -> Place:
@@ -26,3 +30,49 @@ def where(system: str, client: Any, namespace: str | None, service: str | None =
         region=meta.region_name,
         service=service,
     )
+
+
+def follow(
+    ask: Callable[[Any, Sequence[Waiting]], Iterable[State]], batch: int = 1, requests: int = 1
+) -> Follow:
+    """Return how the runs of a service are followed: `ask` has a client of boto3's kind."""
+    return Follow(_ours, ask, batch, _hang_up, _same, requests)
+
+
+def _ours(client: Any) -> Any:
+    """Make a client like the program's, with the same credentials; it tries nothing twice."""
+    from botocore.config import Config
+    from botocore.session import Session
+
+    session: Any = Session()
+    session._credentials = _credentials(client)
+    session.register_component("data_loader", client._loader)
+    settings = Config(
+        retries={"total_max_attempts": 1},
+        connect_timeout=TIMEOUT_SECONDS,
+        read_timeout=TIMEOUT_SECONDS,
+        max_pool_connections=1,
+        user_agent_extra="costinsights",
+    )
+    meta = client.meta
+    return session.create_client(
+        meta.service_model.service_name,
+        region_name=meta.region_name,
+        endpoint_url=meta.endpoint_url,
+        verify=getattr(client._endpoint.http_session, "_verify", None),
+        config=meta.config.merge(settings),
+    )
+
+
+def _credentials(client: Any) -> Any:
+    return client._request_signer._credentials
+
+
+def _same(client: Any) -> Hashable:
+    """Clients with the same credentials, service and endpoint are followed through one of ours."""
+    meta = client.meta
+    return id(_credentials(client)), meta.service_model.service_name, meta.endpoint_url
+
+
+def _hang_up(client: Any) -> None:
+    client.close()

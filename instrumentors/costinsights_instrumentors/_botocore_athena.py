@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 from costinsights.instrumentor import Usage
 from costinsights.jobs import Operation, Place, Run, Start, State
 from costinsights.systems.aws_athena import ENDS, METERS, figures, state_of
-from costinsights_instrumentors._botocore import where
+from costinsights_instrumentors._botocore import follow, where
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from costinsights.jobs import Waiting
 
 __all__ = ["METERS", "OPERATIONS", "SYSTEM", "place_of", "rewritten", "state", "text"]
 
@@ -62,8 +64,15 @@ def _many(_: object, answer: Mapping[str, Any]) -> Iterator[State]:
     yield from map(state, answer.get("QueryExecutions") or ())
 
 
+def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
+    ids = [run.id for run in waiting]
+    yield from _many(None, client.batch_get_query_execution(QueryExecutionIds=ids))
+
+
 OPERATIONS = {
-    "StartQueryExecution": Operation(SYSTEM, Start(place_of, _started, text, rewritten)),
+    "StartQueryExecution": Operation(
+        SYSTEM, Start(place_of, _started, text, rewritten), follow=follow(_ask, batch=50)
+    ),
     "GetQueryExecution": Operation(SYSTEM, states=_one),
     "BatchGetQueryExecution": Operation(SYSTEM, states=_many),
 }

@@ -42,11 +42,20 @@ class Followers(Protocol):
 
 
 class Background:
-    """Runs `writer.tick` and the followers about every second until it is closed."""
+    """Runs `writer.tick`, the followers and `tend` about every second until it is closed.
 
-    def __init__(self, writer: Writer, followers: Callable[[], Followers]) -> None:
+    `tend` is quick: what waits for somebody does that on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        followers: Callable[[], Followers],
+        tend: Callable[[], None] | None = None,
+    ) -> None:
         self._writer = writer
         self._make = followers
+        self._tend = tend
         self._followers: Followers | None = None
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
@@ -123,6 +132,11 @@ class Background:
             self._follow().step()
         except Exception as error:  # noqa: BLE001  the next second is another chance
             swallow("background", error)
+        try:
+            if self._tend is not None:
+                self._tend()
+        except Exception as error:  # noqa: BLE001  as above
+            swallow("jobs in the background", error)
         with self._flushed:
             self._done = asked
             self._flushed.notify_all()

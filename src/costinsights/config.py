@@ -33,6 +33,7 @@ VARIABLES = (
     "DISABLED",
     "DISABLED_INSTRUMENTORS",
     "EXPORTERS",
+    "FOLLOW_JOBS",
     "LABELS",
     "LEDGER",
     "PRICE_BOOK",
@@ -63,6 +64,8 @@ class Config(NamedTuple):
     disabled_instrumentors: frozenset[str] = frozenset()
     """Names of instrumentors, or ``*`` for all that nobody asks for by name."""
     tagging: str = "off"
+    follow_jobs: bool = True
+    """Whether jobs are asked after in the background that their program does not ask for."""
     service: str = ""
     retention_days: int | None = None
     """Days after which compacted entries may be deleted; None keeps them."""
@@ -175,6 +178,7 @@ def _load(
         or _tagging(_variable("TAGGING"), "COSTINSIGHTS_TAGGING", problems)
         or file.get("tagging")
         or "off",
+        follow_jobs=_follow_jobs(problems, file.get("follow_jobs", True)),
         service=service,
         retention_days=file.get("retention_days"),
         path=path,
@@ -321,6 +325,16 @@ def _tagging(given: object, place: str, problems: list[str]) -> str | None:
         return given
     problems.append(f"{place}: {not_tagging(given)}")
     return None
+
+
+def _follow_jobs(problems: list[str], otherwise: bool) -> bool:
+    said = _variable("FOLLOW_JOBS").lower()
+    if not said:
+        return otherwise
+    if said not in _YES and said not in _NO:
+        problems.append("COSTINSIGHTS_FOLLOW_JOBS is neither true nor false")
+        return otherwise
+    return said in _YES
 
 
 def not_tagging(given: object) -> str:

@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     settlement: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
     tagging: str
+    follow_jobs: bool
     service: str
     retention_days: int
 
@@ -178,6 +179,10 @@ class _Reader:
             if value not in TAGGING:
                 raise Mistake(not_tagging(value))
             settings["tagging"] = value
+        elif key == "follow_jobs":
+            if not isinstance(value, bool):
+                raise Mistake("follow_jobs must be true or false")
+            settings["follow_jobs"] = value
         elif key == "retention_days":
             if type(value) is not int or value < 1:
                 raise Mistake("retention_days must be a whole number of days, 1 or more")
@@ -296,6 +301,7 @@ KEYS = (
     "disabled_instrumentors",
     "exporter",
     "exporters",
+    "follow_jobs",
     "labels",
     "ledger",
     "price_books",

@@ -8,8 +8,6 @@ it, and the charges stay where they are: on disk.
 from __future__ import annotations
 
 import os
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -19,9 +17,10 @@ from costinsights.exporter import ExportError, ExporterUnavailable
 from costinsights.ledger.reader import SegmentReader, is_live, segments
 from costinsights.positions import Lease, Position
 from costinsights.records import BASIS_RANK, Charge
+from costinsights.surroundings import untraced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from costinsights.exporter import Exporter
 
@@ -369,7 +368,7 @@ class Follower:
 
     def _export(self, track: Track, part: Sequence[Charge]) -> None:
         try:
-            with _untraced():
+            with untraced():
                 self.exporter.export(part)
         except (ExportError, ExporterUnavailable):
             raise
@@ -427,18 +426,3 @@ def _began(path: str) -> int:
             return msgspec.json.decode(file.readline(), type=_Header).started_at
     except (OSError, msgspec.MsgspecError):
         return 0
-
-
-@contextmanager
-def _untraced() -> Generator[None]:
-    """Keep OpenTelemetry's instrumentation of HTTP and gRPC clients away from our own calls."""
-    if "opentelemetry.context" not in sys.modules:
-        yield
-        return
-    from opentelemetry.context import attach, detach, set_value
-
-    token = attach(set_value("suppress_instrumentation", True))
-    try:
-        yield
-    finally:
-        detach(token)

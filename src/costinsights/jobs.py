@@ -32,7 +32,8 @@ An instrumentor of such a client says in a table what its operations mean::
 from __future__ import annotations
 
 from _thread import RLock
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from costinsights.tagging import Tagger
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+    Key = tuple[str, str, str | None]
+    """A run: its system, what its id is unique in, its id."""
 
 MOST_RUNS = 8192
 """How many runs are remembered, open ones and ended ones. The charge of one that is forgotten stays
@@ -365,7 +368,9 @@ class Watch:
         if operation.start is None or span is None:
             for state in () if read is None else read(request, answer):
                 if _tells(state):
-                    self._ends(system, state)
+                    self.ends(system, state)
+                else:
+                    self.runs.heard((system, state.within, state.id))
             return
         ended: dict[tuple[str, str], State] = {}
         try:
@@ -378,13 +383,24 @@ class Watch:
             runs = [Run(None)]
         self._starts(call, answer, runs, ended)
         for state in ended.values():
-            self._ends(system, state)
+            self.ends(system, state)
 
-    def _ends(self, system: str, state: State) -> None:
+    def ends(self, system: str, state: State) -> None:
         """Complete the charge of a run that is open, if it is one."""
-        span = self.runs.take((system, state.within, state.id))
-        if span is not None:
-            self._finish(span, state)
+        with self.runs.lock:
+            span = self.runs.take((system, state.within, state.id))
+            if span is not None:
+                self._finish(span, state)
+
+    def goes_on(self, system: str, state: State) -> None:
+        """Write what an open run has used so far."""
+        with self.runs.lock:
+            span = self.runs.span((system, state.within, state.id))
+            if span is None or span.target.capacity is not None:
+                return  # its share of a capacity is known at its end
+            span.source, span.changed = state.usage, True
+            self.recorder.complete(span, None, partial=True)
+            span.done = False
 
     def _starts(
         self, call: Call, answer: Any, runs: Iterable[Run], ended: Mapping[tuple[str, str], State]
@@ -402,7 +418,7 @@ class Watch:
             if spare is None:
                 return
             state = ended.get((run.within, run.id or ""))
-            if self._start(call.asked.operation.system, spare, run, state):
+            if self._start(call.asked, spare, run, state):
                 spare = None
         if spare is not None:  # no run came of it, or one that was started before
             self.recorder.pause(spare)
@@ -419,9 +435,9 @@ class Watch:
             )
         return found
 
-    def _start(self, system: str, span: CostSpan, run: Run, ended: State | None) -> bool:
+    def _start(self, asked: Asked, span: CostSpan, run: Run, ended: State | None) -> bool:
         """Write the charge of a run; False where the vendor answered with a run we know."""
-        key = (system, run.within, run.id)
+        key = (asked.operation.system, run.within, run.id)
         if run.id is not None and not self.runs.add(key, None if ended is not None else span):
             return False
         if span.args is not None and run.text is not None:
@@ -440,6 +456,8 @@ class Watch:
         self.recorder.end(span, None, None)
         if span.partial and span.target.capacity is not None:
             self.recorder.resume(span)  # it takes its share of the capacity until it has ended
+        if span.partial and asked.operation.follow is not None:
+            self.runs.follow(Begun(key, asked.operation.follow, asked.client, span, self))
         return True
 
     def _finish(self, span: CostSpan, state: State) -> None:
@@ -485,6 +503,17 @@ class Call:
         self.given: tuple[Any, ...] = (span and span.args) or ()
 
 
+class Begun(NamedTuple):
+    """A run that may have to be asked for in the background."""
+
+    key: Key
+    follow: Follow
+    client: Any
+    """The program's."""
+    span: CostSpan
+    watch: Watch
+
+
 class Runs:
     """The runs of this process, by system and id: open ones with their span, ended ones without.
 
@@ -496,12 +525,38 @@ class Runs:
         self.writer = recorder.writer
         self.open = 0
         self._pause = recorder.pause
-        self._known: OrderedDict[tuple[str, str, str | None], CostSpan | None] = OrderedDict()
-        self._lock = RLock()
+        self._known: OrderedDict[Key, CostSpan | None] = OrderedDict()
+        self.lock = RLock()
+        """Held while a charge of an open run is written: for the time of a write to the disk."""
+        self.begun: deque[Begun] = deque(maxlen=MOST_RUNS)
+        """What is to be followed, for who does that (`costinsights.following`)."""
+        self.asked: dict[Key, float] = {}
+        """When the program has last asked for a run that is followed, in monotonic seconds."""
+        self._follows: bool | None = None
 
-    def add(self, key: tuple[str, str, str | None], span: CostSpan | None) -> bool:
+    def follow(self, begun: Begun) -> None:
+        """Hand a run to the background, where that is switched on."""
+        if self._follows is None:
+            from costinsights.runtime import active
+
+            runtime = active()
+            self._follows = runtime is not None and runtime.config.follow_jobs
+        if self._follows:
+            self.asked[begun.key] = 0.0
+            self.begun.append(begun)
+
+    def heard(self, key: Key) -> None:
+        """Note that the program has asked for a run itself, and that it goes on."""
+        if key in self.asked:
+            self.asked[key] = monotonic()
+
+    def span(self, key: Key) -> CostSpan | None:
+        """Return the span of a run that is open."""
+        return self._known.get(key)
+
+    def add(self, key: Key, span: CostSpan | None) -> bool:
         """Remember a run; False where it is known."""
-        with self._lock:
+        with self.lock:
             if key in self._known:
                 return False
             self._known[key] = span
@@ -514,9 +569,10 @@ class Runs:
             self._pause(forgotten)
         return True
 
-    def take(self, key: tuple[str, str, str | None]) -> CostSpan | None:
+    def take(self, key: Key) -> CostSpan | None:
         """Return the span of an open run, once: from now on it has ended."""
-        with self._lock:
+        with self.lock:
+            self.asked.pop(key, None)
             span = self._known.get(key)
             if span is not None:
                 self._known[key] = None
@@ -525,6 +581,12 @@ class Runs:
 
 
 _runs: WeakKeyDictionary[Recorder, Runs] = WeakKeyDictionary()
+
+
+def runs_known(recorder: Recorder) -> Runs | None:
+    """Return the runs that a recorder has begun in this process; None where there are none."""
+    found = _runs.get(recorder)
+    return None if found is None or found.writer is not recorder.writer else found
 
 
 def runs_of(recorder: Recorder) -> Runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from _thread import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from costinsights.background import Background
     from costinsights.config import Config
+    from costinsights.following import Following
     from costinsights.hosts import Declared
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.ledger.writer import Writer
@@ -38,6 +40,7 @@ class Runtime:
         self._lock = RLock()
         self._recorder: Recorder | None = None
         self._background: Background | None = None
+        self._following: Following | None = None
 
     def recorder(self) -> Recorder:
         """Return the recorder; it is made when the first driver is hooked."""
@@ -79,9 +82,24 @@ class Runtime:
             lambda: background.start(),  # noqa: PLW0108  it is made just below
         )
         self._background = background = Background(
-            writer, lambda: Followers(self.config, self.exporters, writer)
+            writer, lambda: Followers(self.config, self.exporters, writer), self._tend_jobs
         )
         return writer
+
+    def _tend_jobs(self) -> None:
+        """Have jobs asked after that the program does not ask for, if there are any."""
+        following = self._following
+        if following is None:
+            jobs = sys.modules.get("costinsights.jobs")
+            runs = None
+            if jobs is not None and self._recorder is not None:
+                runs = jobs.runs_known(self._recorder)
+            if runs is None or not runs.begun:
+                return
+            from costinsights.following import Following
+
+            following = self._following = Following(runs, self.config.ledger)
+        following.tend()
 
     def _header(self) -> bytes:
         from time import time_ns
@@ -111,6 +129,8 @@ class Runtime:
 
     def close(self) -> None:
         """End the background work and the segment. What comes later opens a new one."""
+        if self._following is not None:
+            self._following.close()
         if self._background is not None:
             self._background.close()
         if self._recorder is not None:
@@ -121,6 +141,7 @@ class Runtime:
         self.process = os.urandom(10).hex()
         self.pid = os.getpid()
         self._lock = RLock()
+        self._following = None  # what the parent has started it follows itself
         if self._recorder is not None:
             self._recorder.writer.abandon()
             self._recorder.forked(self._writer())

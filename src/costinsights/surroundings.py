@@ -6,11 +6,12 @@ OpenTelemetry is never imported for this: a program that has not loaded it is in
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     Context = Mapping[str, Any]
 
@@ -39,6 +40,21 @@ def surrounding() -> Context | None:
 def is_suppressed(context: Context) -> bool:
     """Tell whether somebody said not to instrument what happens in `context`."""
     return bool(context.get("suppress_instrumentation"))
+
+
+@contextmanager
+def untraced() -> Generator[None]:
+    """Keep OpenTelemetry's instrumentation of HTTP and gRPC clients away from our own calls."""
+    if "opentelemetry.context" not in sys.modules:
+        yield
+        return
+    from opentelemetry.context import attach, detach, set_value
+
+    token = attach(set_value("suppress_instrumentation", True))
+    try:
+        yield
+    finally:
+        detach(token)
 
 
 def traceparent(context: Context) -> str | None:
