@@ -235,6 +235,23 @@ class attribute:  # noqa: N801  reads as a statement: ``with costinsights.attrib
         return cast("Callable[P, R]", wraps(target)(wrapper))
 
 
+class within:  # noqa: N801  a context manager, named for what it does
+    """Be inside a scope that was opened elsewhere: for what is told of later, on our own thread."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._token: Token[Scope | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _scope.set(self._scope)
+
+    def __exit__(self, *details: object) -> None:
+        if self._token is not None:
+            _scope.reset(self._token)
+
+
 class _Step:
     """One scope, in force again at each step of a generator and at no other time."""
 
