@@ -30,6 +30,8 @@ from uuid import uuid4
 
 import duckdb
 
+from tests.servers import bigquery_tables
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
@@ -163,7 +165,7 @@ class Job:
             "kind": "bigquery#job",
             "id": f"{self.project}:{self.location}.{self.id}",
             "jobReference": self.reference,
-            "configuration": {"jobType": self.kind.upper(), **self.configuration},
+            "configuration": {"jobType": self.kind.upper(), **self._configured()},
             "statistics": statistics,
             "status": status,
             "user_email": self.user,
@@ -173,6 +175,14 @@ class Job:
     def reference(self) -> Resource:
         """The job's name."""
         return {"projectId": self.project, "jobId": self.id, "location": self.location}
+
+    def _configured(self) -> Resource:
+        """Return the configuration, with the place of a query's result."""
+        query = self.configuration.get("query")
+        if query is None or "destinationTable" in query:
+            return self.configuration
+        table = bigquery_tables.made(self.project, query.get("query", ""), self.id)
+        return {**self.configuration, "query": {**query, "destinationTable": table}}
 
     def _statistics(self) -> Resource:
         figures = self.figures
@@ -185,7 +195,8 @@ class Job:
             "totalBytesProcessed": str(figures.processed),
             "totalSlotMs": str(figures.slot_ms),
             "cacheHit": figures.cache_hit,
-            "statementType": figures.statement_type or "SELECT",
+            "statementType": figures.statement_type
+            or bigquery_tables.kind_of(self.configuration["query"].get("query", "")),
         }
         if figures.billed is not None:
             found["totalBytesBilled"] = str(figures.billed)
@@ -400,6 +411,30 @@ class BigQueryServer:
         start = _int(asked.get("pageToken")) or _int(asked.get("startIndex")) or 0
         return job.results(start, _int(asked.get("maxResults")))
 
+    # -- datasets and tables --------------------------------------------------------------------
+
+    def datasets(self, call: Call) -> Resource | Failure:
+        """Answer datasets.list and datasets.insert."""
+        with self._lock:
+            bigquery_tables.attach(self.database, call.project)
+            if call.request.method == "POST":
+                return bigquery_tables.create(self.database, call.project, call.body)
+            return bigquery_tables.datasets(self.database, call.project)
+
+    def tables(self, call: Call) -> Resource | Failure:
+        """Answer tables.list and tables.get."""
+        dataset, _, name = call.id.partition("/tables/")
+        with self._lock:
+            bigquery_tables.attach(self.database, call.project)
+            if not name:
+                return bigquery_tables.tables(self.database, call.project, dataset)
+            found = bigquery_tables.table(self.database, call.project, dataset, name)
+        return Failure("notFound", f"Not found: Table {name}") if found is None else found
+
+    def nothing(self, call: Call) -> Resource | Failure:
+        """Answer for what there is none of."""
+        return {}
+
     # -- jobs -----------------------------------------------------------------------------------
 
     def _job(self, project: str, id_: str, configuration: Resource, location: str | None) -> Job:
@@ -429,7 +464,7 @@ class BigQueryServer:
 
     def _execute(self, job: Job, text: str, parameters: Sequence[Resource]) -> None:
         """Run a statement on DuckDB, as far as the two speak the same."""
-        sql = RESERVED.sub("jobs", text)
+        sql = bigquery_tables.plain(RESERVED.sub("jobs", text))
         sql = re.sub(r"@(\w+)", r"$\1", sql).replace("`", '"')
         named = {found["name"]: _value(found) for found in parameters if "name" in found}
         given: Any = named or [_value(found) for found in parameters]
@@ -524,6 +559,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", r"/jobs/([^/]+)$", BigQueryServer.get),
     ("POST", r"/jobs/([^/]+)/cancel$", BigQueryServer.cancel),
     ("GET", r"/queries/([^/]+)$", BigQueryServer.results),
+    ("GET", r"/datasets$", BigQueryServer.datasets),
+    ("POST", r"/datasets$", BigQueryServer.datasets),
+    ("GET", r"/datasets/([^/]+)/tables$", BigQueryServer.tables),
+    ("GET", r"/datasets/([^/]+/tables/[^/]+)$", BigQueryServer.tables),
+    ("GET", r"/datasets/([^/]+)/routines$", BigQueryServer.nothing),
 )
 
 

@@ -72,6 +72,10 @@ class SQLError(Exception):
         self.code, self.state = code, state
 
 
+_SHOWN = {
+    "objects": "database_name schema_name name kind is_dynamic is_iceberg is_hybrid",
+    "user": "catalog_name schema_name name is_builtin",  # SHOW USER FUNCTIONS
+}
 CANCELLED = ("000604", "57014", "SQL execution canceled")
 ABSENT = "Object '{}' does not exist or not authorized."
 
@@ -317,7 +321,7 @@ class Session:
             self._awake()
         with self._lock:
             if self.database is not None:
-                self._connection.execute(f'USE "{self.database}"."{self.schema}"')
+                self._enter()
             done: Any = self._connection.execute(tree.sql("duckdb"), list(values) or None)
             if kind == DDL:
                 return _said(kind, "status", "Statement executed successfully.")
@@ -327,6 +331,13 @@ class Session:
             table = done.to_arrow_table()
         names = names or [name.upper() for name in table.column_names]
         return Result(kind, table.rename_columns(names))
+
+    def _enter(self) -> None:
+        """Work in the session's schema; a session may begin in one that is yet to be made."""
+        try:
+            self._connection.execute(f'USE "{self.database}"."{self.schema}"')
+        except duckdb.CatalogException:
+            self._connection.execute(f'USE "{self.database}"')
 
     def _current(self, what: str) -> str:
         if what.lower() == "version":
@@ -359,7 +370,7 @@ class Session:
         return _said(ALTER_SESSION, "status", "Statement executed successfully.")
 
     def show(self, found: re.Match[str]) -> Result:
-        """``SHOW WAREHOUSES`` and ``SHOW PARAMETERS``; what else is shown is empty."""
+        """``SHOW WAREHOUSES``, ``PARAMETERS`` and ``OBJECTS``; what else is shown is empty."""
         what, like = found[1].lower(), (found[2] or "%").upper()
         pattern = re.compile(like.replace("%", ".*"))
         if what == "warehouses":
@@ -370,6 +381,10 @@ class Session:
             ]
             empty = pa.schema([(name, pa.string()) for name in ("name", "state", "type", "size")])
             return Result(SHOW, pa.Table.from_pylist(found_ones, schema=empty))
+        if what in _SHOWN:
+            named = pa.schema([(name, pa.string()) for name in _SHOWN[what].split()])
+            rows = self._objects() if what == "objects" else []
+            return Result(SHOW, pa.Table.from_pylist(rows, schema=named))
         rows = [
             {"key": name, "value": str(value), "level": "SESSION"}
             for name, value in self.parameters.items()
@@ -377,6 +392,20 @@ class Session:
         ]
         shown = pa.schema([(name, pa.string()) for name in ("name", "key", "value", "level")])
         return Result(SHOW, pa.Table.from_pylist(rows, schema=shown))
+
+    def _objects(self) -> list[dict[str, str]]:
+        """Return the tables and views of the session's database."""
+        found = self._connection.execute(
+            "SELECT table_catalog, table_schema, table_name, table_type "
+            "FROM information_schema.tables WHERE table_catalog = ?",
+            [self.database],
+        ).fetchall()
+        no = dict.fromkeys(("is_dynamic", "is_iceberg", "is_hybrid"), "N")
+        return [
+            {"database_name": place, "schema_name": schema, "name": name, **no}
+            | {"kind": "VIEW" if kind == "VIEW" else "TABLE"}
+            for place, schema, name, kind in found
+        ]
 
     def transact(self, found: re.Match[str]) -> Result:
         """``BEGIN``, ``COMMIT`` and ``ROLLBACK``; without a transaction they do nothing."""
