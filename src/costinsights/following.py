@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from costinsights.jobs import Begun, Follow, Key, Runs, State
+    from costinsights.troubles import Trouble
 
 
 class Pace(NamedTuple):
@@ -209,28 +210,33 @@ class Following:
         some = self._some(place, now)
         if not some:
             return
-        failed = ""
-        begun = {run.begun.key: run for run in some}
         try:
             if place.own is None:
                 place.own = place.follow.client(place.programs)
             states = list(place.follow.ask(place.own, [run.waiting for run in some]))
         except Exception as error:  # noqa: BLE001  every client has its own classes
-            failed = self._failed(key, place, some, error)
-        else:
-            place.backoff.succeeded()
-            place.strikes = 0
-            for state in states:
-                run = begun.get((place.system, state.within, state.id))
-                if run is not None:
-                    self._tell(place, run, state)
-            for run in some:
-                run.goes_on(now)  # those that have ended are let go before the next round
+            trouble = trouble_of(error)
+            requests = place.follow.requests if place.own is not None else 0
+            self._note(place, requests, trouble.code)
+            self._failed(key, place, some, trouble)
+            return
+        self._note(place, place.follow.requests)
+        place.backoff.succeeded()
+        place.strikes = 0
+        begun = {run.begun.key: run for run in some}
+        for run in some:
+            run.goes_on(now)
+        for state in states:
+            found = begun.get((place.system, state.within, state.id))
+            if found is not None:
+                self._tell(place, found, state)
+
+    def _note(self, place: _Place, requests: int, failed: str = "") -> None:
         note(
             self._ledger,
             place.system,
             place.region,
-            requests=place.follow.requests if place.own is not None else 0,
+            requests=requests,
             failed=failed,
             meter=place.follow.meter,
         )
@@ -258,26 +264,23 @@ class Following:
         elif state.usage is not None:
             watch.goes_on(place.system, state)
 
-    def _failed(self, key: Hashable, place: _Place, some: Sequence[_Run], error: Exception) -> str:
-        """Decide what an error means; return its code."""
-        trouble = trouble_of(error)
+    def _failed(self, key: Hashable, place: _Place, some: Sequence[_Run], trouble: Trouble) -> None:
+        """Decide what an error means."""
         now = monotonic()
         if trouble.kind in ("throttled", "passing"):
             place.until = now + place.backoff.failed(trouble.after)
-            return trouble.code
-        if trouble.kind == "unknown" and len(some) == 1:
-            some[0].strikes += 1
-            some[0].goes_on(now)
-            if some[0].strikes >= STRIKES:
-                place.runs.pop(some[0].begun.key, None)
-            return trouble.code
-        place.strikes += 1
-        if trouble.kind == "expired" and place.own is not None and place.strikes < STRIKES:
+        elif trouble.kind == "unknown" and len(some) == 1:
+            (run,) = some
+            run.strikes += 1
+            run.goes_on(now)
+            if run.strikes >= STRIKES:
+                place.runs.pop(run.begun.key, None)
+        elif trouble.kind == "expired" and place.strikes < STRIKES and place.own is not None:
+            place.strikes += 1
             place.hang_up()  # the next client may get credentials that are valid
             place.until = now + place.backoff.failed(trouble.after)
-            return trouble.code
-        self._give_up(key, place, trouble.code)
-        return trouble.code
+        else:
+            self._give_up(key, place, trouble.code)
 
     def _give_up(self, key: Hashable, place: _Place, code: str) -> None:
         """Ask no more here, and say so once."""
