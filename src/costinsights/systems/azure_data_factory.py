@@ -109,10 +109,11 @@ COUNTS = (
     "data_read_bytes",
     "data_written_bytes",
 )
-UNREAD = "unread_billing"
-"""Why the figures of a run cannot be priced, in words; they then stand under other names."""
-UNPRICED = "unpriced_"
 METERS = (*BILLED, *COUNTS)
+UNPRICED = "unpriced"
+"""What stands among a usage that has figures and no price: why, in words."""
+VERSION, SYNAPSE_VERSION = "2018-06-01", "2020-12-01"
+"""Of the REST APIs."""
 
 _MICROS = 3600 * 10**6
 _MOST_HOURS = 10**6
@@ -182,17 +183,12 @@ class Bill:
         return "; ".join(self._unread)
 
     def meters(self) -> dict[str, int | float | str]:
-        """Return the sums: counts, bytes, and seconds. Without a reason they can all be priced."""
+        """Return the sums: counts, bytes, and seconds; they are all of it where there is no reason."""
         found: dict[str, int | float | str] = dict(self._counts)
         for meter, micros in self._micros.items():
             whole, rest = divmod(micros, 10**6)
             found[meter] = micros / 10**6 if rest else whole
-        if not self._unread:
-            return found
-        raw: dict[str, int | float | str] = {UNREAD: self.reason}
-        for meter, quantity in found.items():
-            raw[UNPRICED + meter if meter in BILLED else meter] = quantity
-        return raw
+        return found
 
     # -- one billing reference ------------------------------------------------------------------
 
@@ -308,6 +304,17 @@ def moment(value: object) -> datetime | None:
         return utc(cast("Any", value)) if value else None
     except (TypeError, ValueError, AttributeError):
         return None
+
+
+def elapsed_of(run: Table) -> int | None:
+    """Return how long a run took, in nanoseconds."""
+    took = run.get("durationInMs")
+    return took * 10**6 if isinstance(took, int) and took > 0 else None
+
+
+def version_of(factory: str) -> str:
+    """Return the version of the API of a factory, or of a workspace where there is none."""
+    return VERSION if factory else SYNAPSE_VERSION
 
 
 def parent_of(run: Table) -> str | None:
