@@ -1,16 +1,23 @@
-"""Databricks SDK: statements of the Statement Execution API, from their start to their end.
+"""Databricks SDK: statements of the Statement Execution API; jobs, their runs, and pipelines.
 
 Measured: each `statement_execution.execute_statement`, with the statement's id, its rows, and how
 it ended, if the call waited for that or a `get_statement` of the program asks for it later. Until
 then the charge is pending, and `costinsights settle databricks` finds the statement by its id. The
 resource's namespace is the id of the warehouse: a ``[[capacity]]`` names it as its ``database``.
-
 With ``tagging = "native"`` a statement carries ``query_tags``, ``ci_asset`` and ``ci_job``, beside
 the program's own (SDK 0.86 or newer).
 
+System ``databricks.jobs``: each run that `jobs.run_now`, `submit` or `repair_run` starts, waited for
+or not, and each `pipelines.start_update`; also those of `api_client.do` and so of Dagster. The
+charge is written at once and completed by the answers of the program's own `get_run`, `list_runs`,
+`get_update` and ``Wait.result()``, or in the background: time of the tasks, nodes and node type. No
+answer has DBUs: `costinsights settle databricks.jobs` has them, hours later. The namespace is the
+id of the job or of the pipeline. A repair of a run that this process has started is that run's.
+
 Not seen: the fetching of further chunks of a result, ``cancel_execution`` (the statement's end is
-seen when it is asked for), and whatever runs statements inside of Databricks: jobs, notebooks,
-alerts, Genie. Jobs are another plug-in's.
+seen when it is asked for), and whatever Databricks runs by itself: schedules, notebooks, alerts,
+Genie; what bundles and the command line start. Settlement with ``--all`` has the jobs among them.
+Runs have no tags of their own (neither `run_now` nor `submit` takes any), so none are set.
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from costinsights.instrumentor import Hook, Usage
 from costinsights.jobs import Asked, JobInstrumentor, Operation, Run, Start, State, place
+from costinsights_instrumentors import _databricks_jobs as jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,14 +41,8 @@ MOST_TAGS = 20
 
 def where(client: Any, request: Mapping[str, Any]) -> Place:
     """Give the workspace's host, and as namespace the warehouse."""
-    scheme, _, host = client._api._cfg.host.partition("://")
-    name, _, port = host.rstrip("/").partition(":")
-    return place(
-        "databricks",
-        address=name,
-        port=int(port) if port.isdigit() else 80 if scheme == "http" else 443,
-        namespace=request.get("warehouse_id"),
-    )
+    address, port = jobs.workspace(client._api._cfg.host)
+    return place("databricks", address=address, port=port, namespace=request.get("warehouse_id"))
 
 
 def runs(request: Mapping[str, Any], answer: Any) -> Iterator[Run]:
@@ -86,9 +88,15 @@ ARGUMENTS = {
 class DatabricksSDKInstrumentor(JobInstrumentor):
     name = "databricks_sdk"
     system = "databricks"
+    systems = ("databricks", jobs.SYSTEM)
     driver = "databricks.sdk"
     supports = ("0.40", "1")
-    hooks = tuple(Hook(target, leaf=True, statement=(1, "statement")) for target in OPERATIONS)
+    hooks = (
+        *(Hook(target, leaf=True, statement=(1, "statement")) for target in OPERATIONS),
+        Hook(jobs.DO, leaf=True),
+        Hook(jobs.GET_RUN, leaf=True, optional=True),
+    )
+    meters = jobs.METERS
     statement_tags = True
     channel = "query_tags of the statement"
     verified = "emulator: unmodified databricks-sdk 0.156"
@@ -103,8 +111,14 @@ class DatabricksSDKInstrumentor(JobInstrumentor):
             return None
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
+        if hook.target not in OPERATIONS:
+            return jobs.asked(hook.target, args, kwargs)
         given = dict(zip(ARGUMENTS[hook.target], args[1:], strict=False))
         return Asked(OPERATIONS[hook.target], args[0], {**given, **kwargs})
+
+    def takes_tag(self, hook: Hook) -> bool:
+        """Runs have no channel for tags."""
+        return hook.target in OPERATIONS
 
     def with_labels(
         self, asked: Asked, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
