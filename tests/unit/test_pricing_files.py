@@ -160,7 +160,6 @@ def test_lines_without_a_source_are_listed_but_nothing_is_priced_from_them() -> 
     unsourced = [line for line in built_in_lines() if line.unsourced]
     assert {line.key for line in unsourced} == {
         "aws.emr_serverless.storage/us-east-1",
-        "gcp.dataproc_serverless.shuffle_storage.standard/us-central1",
     }
     quote = PriceBook.load().quote("aws.emr_serverless", {"storage_gb_hours": 5}, "us-east-1")
     assert quote.amount is None
