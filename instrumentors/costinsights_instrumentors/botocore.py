@@ -20,6 +20,20 @@ Redshift, and the query's id in ``SYS_QUERY_HISTORY``; by ``GetStatementResult``
 Its price is a share of the cluster or workgroup, which stands as ``database`` of a ``[[capacity]]``.
 With ``tagging="native"`` a statement without a name is named ``ci,asset=…,job=…``.
 
+AWS Glue: ``StartJobRun``, ``CreateSession`` and ``RunStatement``, ``StartCrawler``,
+``StartWorkflowRun``. Completed by the program's own ``GetJobRun(s)``, ``GetSession``,
+``GetStatement`` or ``ListCrawls``, or in the background: time, workers or DPUs, ``DPUSeconds``,
+crawlers' DPU-hours; what failed costs what it used, statements are in the price of their session.
+A workflow run is completed by ``costinsights settle aws.glue``: it is the sum of its jobs and
+crawls, each with its own minimum. What triggers and schedules start is found there too. A run of
+Glue has no tags of its own, and its arguments would change the job: none are added.
+
+Amazon EMR. On EC2: the cluster (``RunJobFlow``) and each step, of it and of ``AddJobFlowSteps``, with
+the time that the program's own ``DescribeStep`` or ``ListSteps`` tells; what a step bears of its
+cluster's hours is settlement's. Serverless: ``StartJobRun``, completed by ``GetJobRun`` with what was
+billed of vCPUs, memory and storage. On EKS: ``StartJobRun`` with what its pods request, completed by
+``DescribeJobRun`` with the time; settlement makes an estimate of it. See docs/systems/emr.md.
+
 Not seen: of Athena rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore, and what
 S3, the Glue catalog and Lambda connectors bill for the query. All other services pass untouched.
 """
@@ -30,6 +44,10 @@ from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Asked, Hook, JobInstrumentor
 from costinsights_instrumentors import _botocore_athena as athena
+from costinsights_instrumentors import _botocore_emr as emr
+from costinsights_instrumentors import _botocore_emr_containers as emr_containers
+from costinsights_instrumentors import _botocore_emr_serverless as emr_serverless
+from costinsights_instrumentors import _botocore_glue as glue
 from costinsights_instrumentors import _botocore_redshift_data as redshift_data
 
 if TYPE_CHECKING:
@@ -40,6 +58,10 @@ if TYPE_CHECKING:
 # By botocore's name of the service; a service has a file of its own.
 SERVICES: Mapping[str, Mapping[str, Operation]] = {
     "athena": athena.OPERATIONS,
+    "emr": emr.OPERATIONS,
+    "emr-containers": emr_containers.OPERATIONS,
+    "emr-serverless": emr_serverless.OPERATIONS,
+    "glue": glue.OPERATIONS,
     "redshift-data": redshift_data.OPERATIONS,
 }
 # Those with a channel of their own for tags, by the system that they start jobs of.
@@ -50,13 +72,13 @@ NAMES = frozenset(name for operations in SERVICES.values() for name in operation
 class BotocoreInstrumentor(JobInstrumentor):
     name = "botocore"
     system = "aws.athena"
-    systems = ("aws.athena", redshift_data.SYSTEM)
+    systems = ("aws.athena", glue.SYSTEM, redshift_data.SYSTEM)
     driver = "botocore"
     supports = ("1.29", "2")
     # The class is there before any client, and each client's class inherits from it. No call of it
     # calls another one that is about a job.
     hooks = (Hook("botocore.client:BaseClient._make_api_call", leaf=True),)
-    meters = (*athena.METERS, *redshift_data.METERS)
+    meters = (*athena.METERS, *glue.METERS, *redshift_data.METERS)
     basis = "metered"
     verified = "emulator: moto 5"
     statement_tags = True

@@ -1,0 +1,153 @@
+"""AWS Glue's part of botocore: which operations start runs, and which answers tell of them.
+
+A job run and a workflow run have ids of their own. A crawl has none that its start would tell, and
+the name of a session may be used again: theirs is the name with the moment. What Glue says is read
+in `costinsights.systems.aws_glue`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+from costinsights.jobs import Operation, Place, Run, Start, State
+from costinsights.systems import aws_glue as glue
+from costinsights_instrumentors._botocore import follow, where
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from costinsights.jobs import Waiting
+
+    Table = Mapping[str, Any]
+
+__all__ = ["METERS", "OPERATIONS", "SYSTEM"]
+
+SYSTEM = glue.SYSTEM
+NEWEST = 3
+"""Crawls of a list that are looked at: what the program waits for is the newest."""
+
+# What a request says of the size. It is not what is billed, and not called so.
+REQUESTED = {
+    "WorkerType": "requested_worker_type",
+    "NumberOfWorkers": "requested_workers",
+    "MaxCapacity": "requested_dpus",
+    "ExecutionClass": "requested_class",
+}
+METERS = (*glue.METERS, *REQUESTED.values())
+_NOTHING: Table = {}
+
+
+def _at(field: str, kind: str = "") -> Callable[[Any, Table], Place]:
+    """Return what tells where runs go: the job by its name, others as AWS names resources."""
+
+    def place(client: Any, request: Table) -> Place:
+        name = request.get(field)
+        return where(SYSTEM, client, f"{kind}{name}" if name else None)
+
+    return place
+
+
+def _size(request: Table) -> dict[str, int | float | str] | None:
+    return {
+        ours: request[theirs] for theirs, ours in REQUESTED.items() if theirs in request
+    } or None
+
+
+def _job(request: Table, answer: Table) -> Iterator[Run]:
+    yield Run(answer.get("JobRunId"), operation="JOB", meters=_size(request))
+
+
+def _workflow(_: Table, answer: Table) -> Iterator[Run]:
+    yield Run(answer.get("RunId"), operation="WORKFLOW")
+
+
+def _session(request: Table, answer: Table) -> Iterator[Run]:
+    made = answer.get("Session") or {"Id": request.get("Id")}
+    yield Run(glue.session_id(made), operation="SESSION", meters=_size(request))
+
+
+def _statement(request: Table, answer: Table) -> Iterator[Run]:
+    yield Run(f"{request.get('SessionId')}:{answer.get('Id')}", operation="STATEMENT")
+
+
+def _crawl(request: Table, answer: Table) -> Iterator[Run]:
+    about: Table = answer.get("ResponseMetadata") or _NOTHING
+    headers: Table = about.get("HTTPHeaders") or _NOTHING
+    dated = headers.get("date")
+    moment = parsedate_to_datetime(dated) if dated else datetime.now(timezone.utc)
+    yield Run(glue.id_at(str(request.get("Name")), moment), operation="CRAWL")
+
+
+def _found(answer: Table, one: str, several: str) -> Sequence[Table]:
+    """Return what an answer tells of: the one that was asked for, or a page of them."""
+    return answer.get(several) or (answer.get(one) or _NOTHING,)
+
+
+def _runs(_: Table, answer: Table) -> Iterator[State]:
+    for found in _found(answer, "JobRun", "JobRuns"):
+        yield glue.job_run(found).state(found.get("Id", ""))
+
+
+def _sessions(_: Table, answer: Table) -> Iterator[State]:
+    for found in _found(answer, "Session", "Sessions"):
+        yield glue.session(found).state(glue.session_id(found))
+
+
+def _statements(request: Table, answer: Table) -> Iterator[State]:
+    for found in _found(answer, "Statement", "Statements"):
+        yield glue.statement(found).state(f"{request.get('SessionId')}:{found.get('Id')}")
+
+
+def _crawls(request: Table, answer: Table) -> Iterator[State]:
+    """Tell of the newest crawls by every id that their starts may have got."""
+    crawler = str(request.get("CrawlerName"))
+    for found in (answer.get("Crawls") or ())[:NEWEST]:
+        told = glue.crawl(found)
+        if told.done and told.started_at is not None:
+            state = told.state("", vendor_id=found.get("CrawlId"))
+            for id_ in glue.ids_around(crawler, told.started_at):
+                yield state._replace(id=id_)
+
+
+def _asks(
+    name: str, request: Callable[[Waiting], Table], read: Callable[[Table, Table], Iterator[State]]
+) -> Callable[[Any, Sequence[Waiting]], Iterator[State]]:
+    """Return what asks after a run in the background, one request each."""
+
+    def ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
+        for run in waiting:
+            asked = request(run)
+            try:
+                answer = getattr(client, name)(**asked)
+            except client.exceptions.EntityNotFoundException:
+                continue
+            yield from read(asked, answer)
+
+    return ask
+
+
+_job_asked = _asks("get_job_run", lambda run: {"JobName": run.namespace, "RunId": run.id}, _runs)
+_session_asked = _asks("get_session", lambda run: {"Id": glue.read_id(run.id)[0]}, _sessions)
+_crawl_asked = _asks("list_crawls", lambda run: {"CrawlerName": glue.read_id(run.id)[0]}, _crawls)
+
+OPERATIONS = {
+    "StartJobRun": Operation(SYSTEM, Start(_at("JobName"), _job), follow=follow(_job_asked)),
+    "GetJobRun": Operation(SYSTEM, states=_runs),
+    "GetJobRuns": Operation(SYSTEM, states=_runs),
+    "StartWorkflowRun": Operation(SYSTEM, Start(_at("Name", "workflow/"), _workflow)),
+    "ResumeWorkflowRun": Operation(SYSTEM, Start(_at("Name", "workflow/"), _workflow)),
+    "StartCrawler": Operation(
+        SYSTEM, Start(_at("Name", "crawler/"), _crawl), follow=follow(_crawl_asked)
+    ),
+    "ListCrawls": Operation(SYSTEM, states=_crawls),
+    "CreateSession": Operation(
+        SYSTEM, Start(_at("Id", "session/"), _session), follow=follow(_session_asked)
+    ),
+    "GetSession": Operation(SYSTEM, states=_sessions),
+    "ListSessions": Operation(SYSTEM, states=_sessions),
+    "RunStatement": Operation(SYSTEM, Start(_at("SessionId", "session/"), _statement)),
+    "GetStatement": Operation(SYSTEM, states=_statements),
+    "ListStatements": Operation(SYSTEM, states=_statements),
+}
