@@ -64,6 +64,7 @@ SERVICES: Mapping[str, Mapping[str, Operation]] = {
     "glue": glue.OPERATIONS,
     "redshift-data": redshift_data.OPERATIONS,
 }
+EMR = (emr, emr_serverless, emr_containers)
 # Those with a channel of their own for tags, by the system that they start jobs of.
 LABELS = {redshift_data.SYSTEM: redshift_data.with_labels}
 NAMES = frozenset(name for operations in SERVICES.values() for name in operations)
@@ -72,13 +73,17 @@ NAMES = frozenset(name for operations in SERVICES.values() for name in operation
 class BotocoreInstrumentor(JobInstrumentor):
     name = "botocore"
     system = "aws.athena"
-    systems = ("aws.athena", glue.SYSTEM, redshift_data.SYSTEM)
+    systems = ("aws.athena", *(part.SYSTEM for part in (glue, redshift_data, *EMR)))
     driver = "botocore"
     supports = ("1.29", "2")
     # The class is there before any client, and each client's class inherits from it. No call of it
     # calls another one that is about a job.
     hooks = (Hook("botocore.client:BaseClient._make_api_call", leaf=True),)
-    meters = (*athena.METERS, *glue.METERS, *redshift_data.METERS)
+    meters = tuple(
+        dict.fromkeys(
+            meter for part in (athena, glue, redshift_data, *EMR) for meter in part.METERS
+        )
+    )
     basis = "metered"
     verified = "emulator: moto 5"
     statement_tags = True
