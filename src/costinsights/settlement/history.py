@@ -69,7 +69,7 @@ import msgspec
 from costinsights.records import Resource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from decimal import Decimal
 
     from costinsights.jobs import Waiting
@@ -300,6 +300,9 @@ class History:
         """Why some of the history is not there; each is said in the report."""
         self.place: tuple[Resource, Mapping[str, str]] = (Resource(), {})
         """Where its own requests run, for their price: resource (with region) and dimensions."""
+        self.progress: Callable[[str, int, int | None], None] = _nothing
+        """Tells who watches what is being read, how much of it, and of how much (None: unknown):
+        for what takes long before it has a figure. Set before `plan`."""
 
     # -- what a reader overrides ----------------------------------------------------------------
 
@@ -394,6 +397,10 @@ class History:
             if secret:
                 text = text.replace(secret, "…")
         return text
+
+
+def _nothing(_what: str, _done: int, _total: int | None) -> None:
+    """Nobody watches."""
 
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
