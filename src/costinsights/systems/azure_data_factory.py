@@ -341,6 +341,12 @@ def trigger_of(run: Table) -> str | None:
     return found if named and isinstance(found, str) and found else None
 
 
+def started_by(trigger: Table) -> list[str]:
+    """Return the ids of the pipeline runs that a trigger's run has started."""
+    found = _table(trigger.get("triggeredPipelines")).values()
+    return [id_ for id_ in found if isinstance(id_, str) and id_]
+
+
 class Malformed(Exception):
     """An answer is not what it should be; the text says which."""
 
@@ -370,9 +376,15 @@ class Pipelines:
             ).format(*parts)
 
     def region(self) -> str | None:
-        """Return where it is, as the price book has it: ``westeurope``."""
-        found = (self._ask("GET", self.base or "/workspace", None) or {}).get("location")
-        return found.lower().replace(" ", "") if isinstance(found, str) else None
+        """Return where it is, as the price book has it: ``westeurope``; empty where it does not say.
+
+        None where there is no such factory or workspace.
+        """
+        answer = self._ask("GET", self.base or "/workspace", None)
+        if answer is None:
+            return None
+        found = answer.get("location")
+        return found.lower().replace(" ", "") if isinstance(found, str) else ""
 
     def run(self, id_: str) -> Table | None:
         """Return a pipeline run; None where it is not known, or not known any more."""
