@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from urllib.parse import parse_qsl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -41,14 +42,18 @@ class Request(NamedTuple):
     service: str
     """As it was signed for: ``athena``, ``s3``."""
     operation: str
-    """``StartQueryExecution``; of services without operations in a header, ``GET /bucket/key``."""
+    """``StartQueryExecution``; of services without operations in a header, ``GET /bucket/key``,
+    unless they are known by `Overlay.rest`."""
     body: bytes
     headers: dict[str, str]
+    named: tuple[tuple[str, str], ...] = ()
+    """What stands in the path and the query of a service that is known by `Overlay.rest`."""
 
     @property
     def params(self) -> dict[str, Any]:
-        """The body of a service that speaks JSON."""
-        return cast("dict[str, Any]", json.loads(self.body or b"{}"))
+        """The body of a service that speaks JSON, with what stands in its path."""
+        body = cast("dict[str, Any]", json.loads(self.body or b"{}"))
+        return {**body, **dict(self.named)}
 
 
 class Refusal(NamedTuple):
@@ -68,6 +73,7 @@ class Overlay:
         self._edits: dict[tuple[str, str], list[Edit]] = {}
         self._answers: dict[tuple[str, str], Callable[[Answer], Answer | Refusal]] = {}
         self._refusals: dict[tuple[str, str], deque[Refusal]] = {}
+        self._routes: dict[str, list[tuple[str, re.Pattern[str], str]]] = {}
         self._lock = threading.Lock()
         self.requests: list[Request] = []
 
@@ -82,6 +88,24 @@ class Overlay:
     ) -> None:
         """Answer in moto's stead, for what it does not know."""
         self._answers[service, operation] = answer
+
+    def rest(self, service: str) -> None:
+        """Know the operations of a REST service by their names, as botocore's model of it has them."""
+        session: Any = import_module("botocore.session").get_session()
+        model: Any = session.get_service_model(service)
+        self._routes[service] = []
+        for name in model.operation_names:
+            http = model.operation_model(name).http
+            path = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(http["requestUri"]))
+            self._routes[service].append((http["method"], re.compile(path), name))
+
+    def _known(self, request: Request, environ: dict[str, Any]) -> Request:
+        for method, path, name in self._routes.get(request.service, ()):
+            found = path.fullmatch(environ["PATH_INFO"])
+            if found is not None and method == environ["REQUEST_METHOD"]:
+                named = (*found.groupdict().items(), *parse_qsl(environ.get("QUERY_STRING", "")))
+                return request._replace(operation=name, named=named)
+        return request
 
     def refuse(self, service: str, operation: str, *refusals: Refusal) -> None:
         """Answer the next requests with these errors, one each."""
@@ -105,7 +129,7 @@ class Overlay:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Answer one request."""
-        request = _request(environ)
+        request = self._known(_request(environ), environ)
         with self._lock:
             self.requests.append(request)
             waiting = self._refusals.get((request.service, request.operation))
