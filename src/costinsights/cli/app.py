@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "costinsights.cli.demo:demo",
     "doctor": "costinsights.cli.doctor:doctor",
     "export": "costinsights.cli.export:export",
+    "jobs": "costinsights.cli.jobs:jobs",
     "ledger": "costinsights.cli.ledger:ledger",
     "prices": "costinsights.cli.prices:prices",
     "settle": "costinsights.cli.settle:settle",

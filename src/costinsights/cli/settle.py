@@ -50,6 +50,9 @@ _HOW = {"id": "by id", "tag": "by tag", "statement": "by statement and time"}
 @click.option("--dry-run", is_flag=True, help="Read and work out everything, and write nothing.")
 @click.option("--wake", is_flag=True, help="Ask the system even if that starts it.")
 @click.option(
+    "--lost", is_flag=True, help="Ask again for runs that the system did not know any more."
+)
+@click.option(
     "--format", "style", type=click.Choice(["table", "json"]), default="table", show_default=True
 )
 @ledger_option
@@ -61,6 +64,7 @@ def settle(
     everything: bool,
     dry_run: bool,
     wake: bool,
+    lost: bool,
     style: str,
     ledger: str | None,
 ) -> None:
@@ -86,6 +90,7 @@ def settle(
                 all=everything,
                 dry_run=dry_run,
                 wake=wake,
+                lost=lost,
                 ledger=ledger,
                 said=_say,
                 progress=progress,
@@ -182,6 +187,8 @@ def _table(report: Settled) -> Iterator[Line]:
     yield _fact("charges", report.charges, f"in the ledger; found {found or 'none of them'}")
     would = "would get" if report.dry_run else "got"
     yield _fact("settled", report.settled, f"{would} a better figure now")
+    if report.running:
+        yield _fact("running", report.running, f"go on; {would} what they have used so far")
     if report.unchanged:
         yield _fact("unchanged", report.unchanged, "had this figure already")
     if report.outside:
@@ -199,6 +206,9 @@ def _table(report: Settled) -> Iterator[Line]:
         yield _fact("requests", report.requests, f"to the system{_cost(report)}")
     for reason, count in report.left.items():
         yield _fact("left", count, reason, "yellow")
+    if report.lost:
+        text = "the system no longer knows; --lost asks for them again"
+        yield _fact("lost", report.lost, text, "red")
     if report.without:
         yield _fact(
             "without", report.without, "charges that the history has nothing about", "yellow"

@@ -161,6 +161,21 @@ class Store:
         `where` is an SQL condition on the columns of a charge. The order is that of the ledger:
         what is compacted first.
         """
+        relation = self.relation(where, history=history)
+        if relation is None:
+            return
+        query = f"SELECT {selection()} FROM {relation}"
+        if history:
+            query += " ORDER BY charge_id, revision"
+        cursor = self.connection.cursor()
+        with suppressed():
+            cursor.execute(query)
+        while rows := cursor.fetchmany(ROWS_AT_ONCE):
+            for row in rows:
+                yield charge_of(row)
+
+    def relation(self, where: str = "true", *, history: bool = False) -> str | None:
+        """Return the SQL source of the same charges, with the columns `NAMES`; None for an empty one."""
         kinds: tuple[manifests.Kind, ...] = ("charges", "revisions")
         if history:
             kinds = ("superseded", *kinds)
@@ -174,17 +189,7 @@ class Store:
         if self.live is not None:
             table = "entries" if history else "live"
             parts.append(f"SELECT {_columns(NAMES)} FROM {table} WHERE ({where})")
-        if not parts:
-            return
-        query = f"SELECT {selection()} FROM ({' UNION ALL '.join(parts)})"
-        if history:
-            query += " ORDER BY charge_id, revision"
-        cursor = self.connection.cursor()
-        with suppressed():
-            cursor.execute(query)
-        while rows := cursor.fetchmany(ROWS_AT_ONCE):
-            for row in rows:
-                yield charge_of(row)
+        return f"({' UNION ALL '.join(parts)})" if parts else None
 
     def _not_taken_back(self) -> str:
         sources: list[str] = []
