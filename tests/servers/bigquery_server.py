@@ -51,6 +51,9 @@ TYPES = {
     "TIMESTAMP WITH TIME ZONE": "TIMESTAMP",
 }
 LABELS = 'STRUCT("KEY" VARCHAR, "VALUE" VARCHAR)[]'
+TIMELINE = re.compile(
+    r"`?(?:[\w-]+`?\.`?)?`?region-[\w-]+`?\.`?INFORMATION_SCHEMA`?\.`?RESERVATIONS_TIMELINE\w*`?"
+)
 RESERVED = re.compile(r"`?(?:[\w-]+`?\.`?)?`?region-[\w-]+`?\.`?INFORMATION_SCHEMA`?\.`?JOBS\w*`?")
 STATUS = {
     "accessDenied": 403,
@@ -279,8 +282,24 @@ class BigQueryServer:
         """Answer the next request whose path ends so with this error."""
         self._refusals.append((method, path, failure))
 
+    def minute(self, reservation: str, start: datetime, **columns: Any) -> None:
+        """Put a minute of a reservation into its timeline."""
+        row = {"edition": "ENTERPRISE", "slots_assigned": 0, "period_autoscale_slot_seconds": 0}
+        row |= {"reservation_id": reservation, "period_start": start, "is_creation_region": True}
+        row |= columns
+        self.database.execute(
+            "CREATE TABLE IF NOT EXISTS timeline (reservation_id VARCHAR, edition VARCHAR, "
+            "period_start TIMESTAMPTZ, slots_assigned BIGINT, "
+            "period_autoscale_slot_seconds BIGINT, is_creation_region BOOLEAN)"
+        )
+        names, marks = ", ".join(row), ", ".join("?" * len(row))
+        self.database.execute(
+            f"INSERT INTO timeline ({names}) VALUES ({marks})", list(row.values())
+        )
+
     def forget(self) -> None:
         """Begin anew."""
+        self.database.execute("DROP TABLE IF EXISTS timeline")
         self.requests.clear()
         self.jobs.clear()
         self._seeds.clear()
@@ -464,7 +483,9 @@ class BigQueryServer:
 
     def _execute(self, job: Job, text: str, parameters: Sequence[Resource]) -> None:
         """Run a statement on DuckDB, as far as the two speak the same."""
-        sql = bigquery_tables.plain(RESERVED.sub("jobs", text))
+        sql = bigquery_tables.plain(TIMELINE.sub("timeline", RESERVED.sub("jobs", text)))
+        # BigQuery's own names of functions.
+        sql = re.sub(r"TIMESTAMP_TRUNC\((\w+), HOUR\)", r"date_trunc('hour', \1)", sql)
         sql = re.sub(r"@(\w+)", r"$\1", sql).replace("`", '"')
         named = {found["name"]: _value(found) for found in parameters if "name" in found}
         given: Any = named or [_value(found) for found in parameters]

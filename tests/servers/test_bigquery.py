@@ -18,6 +18,7 @@ from google.cloud.bigquery import dbapi
 
 import costinsights
 from tests.servers.bigquery_server import PROJECT, BigQueryServer, Failure, bigquery_server
+from tests.servers.bigquery_storage import storage_server
 from tests.servers.charges import Charges, instrumented, text_of
 
 if TYPE_CHECKING:
@@ -402,6 +403,33 @@ def test_sqlalchemy_and_pandas(client: Any, charges: Charges) -> None:
         assert len(pd.read_sql(text("SELECT 1 AS a"), connection)) == 1
         assert len(charges.new()) == 1
     engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:Retrieving DataFrames via")
+def test_data_frames(client: Any, server: BigQueryServer, charges: Charges) -> None:
+    job = client.query("SELECT 5 AS a, 'x' AS b")
+    assert job.to_dataframe(create_bqstorage_client=False).to_dict("list") == {"a": [5], "b": ["x"]}
+    assert job.to_arrow(create_bqstorage_client=False).to_pydict() == {"a": [5], "b": ["x"]}
+    charge = charges.one()
+    assert (charge.vendor_id, charge.amount, charge.partial) == (job.job_id, PRICE, False)
+    rows = client.query_and_wait("SELECT 6 AS a")
+    assert list(rows.to_dataframe(create_bqstorage_client=False)["a"]) == [6]
+    charge = charges.one()
+    assert (charge.usage["processed_bytes"], charge.rows) == (TIB - 77, 1)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of the libraries' own ways
+def test_data_frames_by_the_storage_api(
+    client: Any, server: BigQueryServer, charges: Charges
+) -> None:
+    with storage_server(server) as (storage, reader):
+        job = client.query(ROWS)
+        assert len(job.to_dataframe(bqstorage_client=reader)) == 2500
+        charge = charges.one()
+        assert (charge.vendor_id, charge.amount) == (job.job_id, PRICE)
+        assert job.to_arrow(bqstorage_client=reader).num_rows == 2500
+        assert storage.asked == ["CreateReadSession", "ReadRows"] * 2
+        assert charges.new() == []  # it is billed apart, and tells the client nothing of that
 
 
 def test_what_is_no_job_is_no_charge(client: Any, charges: Charges) -> None:

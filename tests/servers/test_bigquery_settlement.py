@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,15 +56,21 @@ def client(server: BigQueryServer) -> Iterator[Any]:
 
 
 def settled(
-    server: BigQueryServer, ledger: Path, *, config: Any = None, later: int = 0, **more: Any
+    server: BigQueryServer,
+    ledger: Path,
+    *,
+    config: Any = None,
+    later: int = 0,
+    options: Any = None,
+    **more: Any,
 ) -> Settled:
     now = datetime.now(timezone.utc) + timedelta(minutes=later)
-    options = {"project": PROJECT, "endpoint_url": server.url}
+    place: dict[str, object] = {"project": PROJECT, "endpoint_url": server.url, **(options or {})}
     return settle(
         "gcp.bigquery",
         now - timedelta(hours=3),
         ledger=ledger,
-        history=BigQueryHistory(options),
+        history=BigQueryHistory(place),
         config=config,
         now=now,
         **more,
@@ -160,6 +167,46 @@ def test_a_reservations_hours_are_shared_by_slot_time(
     }
     assert amounts["SELECT ? AS large"] == pytest.approx(9 * amounts["SELECT ? AS small"])
     assert 0 < amounts["SELECT ? AS large"] < 6
+
+
+@pytest.mark.parametrize(
+    ("shared", "small", "large", "idle"),
+    [(False, "0.1016666667", "0.9150000000", "5.0833333333"), (True, "0.01", "0.09", "6.00")],
+)
+def test_a_reservations_timeline_says_what_its_hours_cost(
+    server: BigQueryServer, tmp_path: Path, shared: bool, small: str, large: str, idle: str
+) -> None:
+    """100 slots all the hour and 6,000 slot-seconds of autoscaling: 366,000 at 0.06 USD an hour."""
+    name = "admin:US.prod"
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
+    hour -= timedelta(hours=2)
+    for minute in range(60):
+        autoscaled = 6000 if minute == 15 else 0
+        at = hour + timedelta(minutes=minute)
+        server.minute(name, at, slots_assigned=100, period_autoscale_slot_seconds=autoscaled)
+        elsewhere = {"slots_assigned": 100, "is_creation_region": False}
+        server.minute(name, at, **elsewhere)  # a failover's other side is not billed for it
+        server.minute("admin:US.other", at, slots_assigned=500)  # nothing of ours ran there
+    for size, slot_ms in (("small", 600_000), ("large", 5_400_000)):
+        server.seed(size, billed=TIB, reservation=name, slot_ms=slot_ms, seconds=600.0)
+        server.run(f"SELECT 1 AS {size}").began = (hour + timedelta(minutes=10)).timestamp()
+    options = {"admin_project": "admin", "shared": shared}
+    report = settled(server, tmp_path, all=True, later=1, options=options)
+    found = {
+        charge.operation if charge.statement is None else charge.statement.text: charge
+        for charge in Charges(tmp_path).entries()
+        if charge.price is not None and charge.price.key.startswith("gcp.bigquery.slot.enterprise/")
+    }
+    amounts = {words: Decimal(charge.amount or 0) for words, charge in found.items()}
+    assert sum(amounts.values()) == Decimal("6.10")
+    assert {words: round(amount, 10) for words, amount in amounts.items()} == {
+        "SELECT ? AS small": Decimal(small),
+        "SELECT ? AS large": Decimal(large),
+        "IDLE": Decimal(idle),
+    }
+    assert {charge.basis for charge in found.values()} == {"allocated"}
+    assert report.requests == 2
+    assert settled(server, tmp_path, all=True, later=1, options=options).settled == 0
 
 
 def test_without_permission_it_says_which(

@@ -6,16 +6,21 @@ reads, 10 MiB at least and never from the cache: `maximum_bytes_billed` is its c
 BigQuery refuses it, and what is said beforehand is that cap's price.
 
 Jobs on demand are priced by the bytes billed. Those on a reservation share its hours by their slot
-time, at the price of the ``[[capacity]]`` that names the project: a reservation is billed for the
-slots that it has, not for those that jobs used. A script's children are left out, because their
-parent has their sum. Where row-level security hides the bytes billed, the price stays unknown.
+time: a reservation is billed for the slots that it has, not for those that jobs used. How many
+those were is read from ``RESERVATIONS_TIMELINE`` where `admin_project` says whose it is: the
+baseline of each minute and the slot-seconds that autoscaling was charged for, at the list price of
+the edition. Otherwise an hour's price is that of the ``[[capacity]]`` that names the project. A
+script's children are left out, because their parent has their sum. Where row-level security hides
+the bytes billed, the price stays unknown.
 
-Columns: cloud.google.com/bigquery/docs/information-schema-jobs; they are kept for 180 days.
+Columns: cloud.google.com/bigquery/docs/information-schema-jobs and
+…/information-schema-reservation-timeline; they are kept for 180 days.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +36,8 @@ LONGEST = timedelta(hours=6)
 LEAST_BYTES = 10 * 2**20
 """What such a query is billed for at least, and what `maximum_bytes_billed` must be at least."""
 HOUR = timedelta(hours=1)
+MICROSECOND = timedelta(microseconds=1)
+MILLI = Decimal("0.001")
 FREE = frozenset(("LOAD", "EXTRACT", "COPY"))
 HOST = "bigquery.googleapis.com"
 
@@ -43,6 +50,17 @@ WHERE creation_time >= @begin AND creation_time < @until
   AND (end_time IS NULL OR end_time > @since) AND parent_job_id IS NULL
 """
 
+# Minutes that a failover reservation spends in its other region have its baseline there as well,
+# and that is billed where it was created.
+TIMELINE = """
+SELECT reservation_id, edition, TIMESTAMP_TRUNC(period_start, HOUR) AS hour,
+       SUM(IF(is_creation_region, slots_assigned, 0)) * 60 AS baseline,
+       SUM(period_autoscale_slot_seconds) AS autoscaled
+FROM `{project}`.`region-{region}`.INFORMATION_SCHEMA.RESERVATIONS_TIMELINE
+WHERE period_start >= @since AND period_start < @until
+GROUP BY reservation_id, edition, hour
+"""
+
 
 class BigQueryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[settle."gcp.bigquery"]``. Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS)."""
@@ -50,6 +68,12 @@ class BigQueryOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     project: str
     regions: tuple[str, ...] = ("us",)
     """Locations of jobs: ``us``, ``eu``, ``europe-west4``."""
+    admin_project: str = ""
+    """Whose the reservations are, to read what they had in slots; without it a ``[[capacity]]``
+    says what an hour costs."""
+    shared: bool = False
+    """Whether other projects' jobs run on these reservations too: what this project's did not use
+    of the slots is then idle, as far as this project can tell, and never its jobs'."""
     maximum_bytes_billed: int = 2**30
     """Of each of our queries."""
     endpoint_url: str = ""
@@ -85,6 +109,8 @@ class BigQueryHistory(History):
         self._library: Any = None
         self._reservations: dict[str, str] = {}
         """Those that jobs were read of, with the region."""
+        self._worked: dict[str, list[tuple[datetime, datetime, int]]] = {}
+        """What their jobs did: from, until, and the slot-milliseconds."""
 
     def _at(self, region: str) -> Resource:
         return Resource(HOST, None, self.options.project, None, region.lower())
@@ -99,8 +125,13 @@ class BigQueryHistory(History):
             f"{options.maximum_bytes_billed >> 20} MiB"
             for region in options.regions
         )
-        most = options.maximum_bytes_billed * len(options.regions)
-        return Plan(reads, {"billed_bytes": most})
+        if options.admin_project:
+            reads += tuple(
+                f"{options.admin_project}.region-{region}.INFORMATION_SCHEMA.RESERVATIONS_TIMELINE "
+                f"from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC, under the same cap"
+                for region in options.regions
+            )
+        return Plan(reads, {"billed_bytes": options.maximum_bytes_billed * len(reads)})
 
     def open(self) -> None:
         """Make the client."""
@@ -121,7 +152,7 @@ class BigQueryHistory(History):
         if client is not None:
             client.close()
 
-    def _ask(self, region: str, text: str, **moments: datetime) -> Any:
+    def _ask(self, view: str, region: str, text: str, **moments: datetime) -> Any:
         """Run a query under the cap, with our label, and count what it was billed for.
 
         Raises:
@@ -142,10 +173,10 @@ class BigQueryHistory(History):
             job = self._client.query(text, job_config=config, location=region)
             rows = list(job.result())
         except errors.Forbidden:
-            raise self.denied(f"region-{region}.INFORMATION_SCHEMA.JOBS") from None
+            raise self.denied(f"region-{region}.INFORMATION_SCHEMA.{view}") from None
         except errors.GoogleAPICallError as error:
             raise HistoryError(
-                f"{self.system}: the jobs of region-{region} cannot be read "
+                f"{self.system}: {view} of region-{region} cannot be read "
                 f"({type(error).__name__}): is it a location, and is maximum_bytes_billed enough?"
             ) from None
         self.spend(0, billed_bytes=job.total_bytes_billed or 0)
@@ -156,7 +187,7 @@ class BigQueryHistory(History):
         for region in self.options.regions:
             text = JOBS.format(project=self.options.project, region=region.lower()).strip()
             bounds = {"begin": since - LONGEST, "since": since, "until": until}
-            for row in self._ask(region, text, **bounds):
+            for row in self._ask("JOBS", region, text, **bounds):
                 yield self._figure(region, row)
 
     def _figure(self, region: str, row: Any) -> Figure:
@@ -178,6 +209,9 @@ class BigQueryHistory(History):
         elif row["job_type"] in FREE or (reason is not None and reason != "stopped"):
             meters["billed_bytes"] = 0  # see costinsights_instrumentors.bigquery
         done, ended = row["state"] == "DONE", row["end_time"]
+        if reservation is not None and done and ended is not None:
+            span = utc(row["creation_time"]), utc(ended), int(meters.get("slot_ms", 0))
+            self._worked.setdefault(reservation, []).append(span)
         labels = {pair["key"]: pair["value"] for pair in _pairs(row["labels"])}
         return Figure(
             vendor_id=row["job_id"],
@@ -196,7 +230,11 @@ class BigQueryHistory(History):
         )
 
     def capacity(self, since: datetime, until: datetime) -> Iterator[Stretch]:
-        """Yield the hours of the reservations in use; the user's ``[[capacity]]`` has their price."""
+        """Yield the hours of the reservations in use, by their timeline or by the user's word."""
+        if self.options.admin_project:
+            for region in dict.fromkeys(self._reservations.values()):
+                yield from self._timeline(region, since, until)
+            return
         for name, region in self._reservations.items():
             hour = since
             while hour < until:
@@ -207,6 +245,38 @@ class BigQueryHistory(History):
                     resource=self._at(region),
                 )
                 hour += HOUR
+
+    def _timeline(self, region: str, since: datetime, until: datetime) -> Iterator[Stretch]:
+        project = self.options.admin_project
+        text = TIMELINE.format(project=project, region=region.lower()).strip()
+        for row in self._ask("RESERVATIONS_TIMELINE", region, text, since=since, until=until):
+            name, hour = row["reservation_id"], utc(row["hour"])
+            if name not in self._reservations:
+                continue
+            slots = Decimal(int(row["baseline"] or 0) + int(row["autoscaled"] or 0))
+            yield Stretch(
+                group=name,
+                started_at=hour,
+                ended_at=hour + HOUR,
+                quantity=slots,
+                meter="slot_seconds",
+                idle=max(Decimal(0), slots - self._used(name, hour))
+                if self.options.shared
+                else None,
+                resource=self._at(region),
+                dimensions={"edition": str(row["edition"] or "").lower().replace(" ", "_")},
+            )
+
+    def _used(self, reservation: str, hour: datetime) -> Decimal:
+        """Return the slot-seconds of this project's jobs in an hour, each spread over its time."""
+        total = Decimal(0)
+        for begun, ended, slot_ms in self._worked.get(reservation, ()):
+            inside = min(ended, hour + HOUR) - max(begun, hour)
+            if inside > timedelta(0):
+                total += (
+                    Decimal(slot_ms) * (inside // MICROSECOND) / ((ended - begun) // MICROSECOND)
+                )
+        return (total / 1000).quantize(MILLI)
 
 
 def _pairs(labels: Any) -> list[Any]:
