@@ -101,14 +101,8 @@ def _statements(request: Table, answer: Table) -> Iterator[State]:
 
 
 def _crawls(request: Table, answer: Table) -> Iterator[State]:
-    """Tell of the newest crawls by every id that their starts may have got."""
-    crawler = str(request.get("CrawlerName"))
-    for found in (answer.get("Crawls") or ())[:NEWEST]:
-        told = glue.crawl(found)
-        if told.done and told.started_at is not None:
-            state = told.state("", vendor_id=found.get("CrawlId"))
-            for id_ in glue.ids_around(crawler, told.started_at):
-                yield state._replace(id=id_)
+    newest = (answer.get("Crawls") or ())[:NEWEST]
+    yield from glue.crawl_states(str(request.get("CrawlerName")), newest)
 
 
 def _asks(

@@ -18,7 +18,7 @@ from costinsights.instrumentor import Usage
 from costinsights.jobs import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 SYSTEM = "aws.glue"
 
@@ -75,6 +75,7 @@ METERS = (
 Meters = dict[str, int | float | str]
 _LARGEST = 1e15
 _QUOTIENT = Context(prec=30)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MILLISECONDS = 10**11  # a time since 1970 above this is in milliseconds
 
 
@@ -131,8 +132,8 @@ def job_run(run: Mapping[str, Any]) -> Told:
         meters |= reading.given(("max_workers", "NumberOfWorkers"))
     else:
         old = reading.version in OLD and reading.is_spark
-        meters["old_execution_seconds" if old else "execution_seconds"] = seconds
         meters |= reading.size()
+        meters["old_execution_seconds" if old else "execution_seconds"] = seconds
     problem = problem or reading.problem
     if not ended and (problem or not (_positive(used) or _positive(seconds))):
         meters, problem = {}, ""  # nothing is known yet
@@ -162,8 +163,8 @@ def session(found: Mapping[str, Any]) -> Told:
         problem = problem or ("ExecutionTime is missing" if ended else "")
         meters |= reading.given(("max_workers", "NumberOfWorkers"))
     else:
-        meters["session_seconds"] = seconds
         meters |= reading.size()
+        meters["session_seconds"] = seconds
     problem = problem or reading.problem
     if not ended and (problem or not (_positive(used) or _positive(seconds))):
         meters, problem = {}, ""
@@ -231,17 +232,25 @@ def session_id(found: Mapping[str, Any]) -> str:
     return id_at(str(found.get("Id", "")), _moment(found.get("CreatedOn")))
 
 
-def ids_around(crawler: str, started: datetime) -> Iterator[str]:
-    """Yield the ids that a crawl's start may have got: by the clock of the answer to it.
+def crawl_states(crawler: str, crawls: Iterable[Mapping[str, Any]]) -> Iterator[State]:
+    """Tell of crawls by every id that their starts may have got, by the clock of the answer to it.
 
-    A crawler does one crawl at a time, so none but this one began within the same seconds.
+    A crawler does one crawl at a time: of two that fit, the nearer one is meant.
     """
-    for seconds in range(-EARLIER, LATER + 1):
-        yield id_at(crawler, started + timedelta(seconds=seconds))
+    claimed: dict[str, tuple[Told, str | None]] = {}
+    every = [(crawl(found), _word(found.get("CrawlId"))) for found in crawls]
+    for seconds in range(NEAR + 1):
+        for told, id_ in every:
+            for apart in (seconds, -seconds) if told.started_at is not None else ():
+                moment = (told.started_at or _EPOCH) + timedelta(seconds=apart)
+                claimed.setdefault(id_at(crawler, moment), (told, id_))
+    for made_up, (told, id_) in claimed.items():
+        if told.done:
+            yield told.state(made_up, vendor_id=id_)
 
 
-EARLIER, LATER = 10, 5
-"""How many seconds the answer to a start may be dated before and after the crawl's own start."""
+NEAR = 5
+"""How many seconds the answer to a start and the crawl's own start may be apart."""
 
 
 # -- reading ----------------------------------------------------------------------------------------
@@ -369,7 +378,7 @@ def _since_1970(value: object) -> datetime | None:
     if not _is_quantity(value):
         return None
     seconds = value / 1000 if value > _MILLISECONDS else value
-    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+    return _EPOCH + timedelta(seconds=seconds)
 
 
 def _whole(seconds: float) -> int | float:
