@@ -18,6 +18,7 @@ import click
 import pytest
 
 from costinsights.cli.app import cli
+from costinsights.followed import note
 from tests.ledgers import NOON, UNIT, Program, aged, segments_of
 
 if TYPE_CHECKING:
@@ -359,11 +360,17 @@ def test_export_brings_what_is_left(ledger: Path) -> None:
 
 
 def test_doctor_says_how_things_stand(ledger: Path) -> None:
+    note(str(ledger), "aws.glue", "us-east-1", requests=12)
+    note(str(ledger), "aws.glue", "us-east-1", requests=1, failed="ThrottlingException")
     text = run("doctor", "--ledger", ledger).stdout
+    assert re.search(r"aws.glue us-east-1 +13 requests, free; the last .*failed: 1\s+Thr", text)
+    assert re.search(r"aws.athena +not configured", text)
     assert re.search(r"✓ sqlite3 +\d+\.\d+\.\d+ .* callables hooked", text)
     assert "3 entries of 3 charges" in text
     assert "Not seen" in text
     found = json.loads(run("doctor", "--ledger", ledger, "--format", "json").stdout)
+    assert [one["requests"] for one in found["followed"]] == [13]
+    assert {one["state"] for one in found["histories"]} == {"not configured"}
     states = {driver["name"]: driver["state"] for driver in found["drivers"]}
     assert states["sqlite3"] == states["duckdb"] == "hooked"
     assert found["ledger"]["charges"] == 3

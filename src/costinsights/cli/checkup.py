@@ -18,7 +18,7 @@ import msgspec
 
 from costinsights import config as configuration
 from costinsights import positions
-from costinsights.plugins import EXPORTERS, INSTRUMENTORS, find
+from costinsights.plugins import EXPORTERS, HISTORIES, INSTRUMENTORS, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from costinsights.config import Config
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.plugins import PlugIn
+    from costinsights.pricing import PriceBook
+    from costinsights.settlement.history import History
 
 # Options of exporters, and variables of OpenTelemetry's, whose values are nobody's secret.
 _HARMLESS = ("path", "protocol", "compression", "timeout", "insecure", "service", "ledger")
@@ -88,6 +90,34 @@ class ExporterState(msgspec.Struct, kw_only=True):
     bytes_left: int = 0
 
 
+class ReaderState(msgspec.Struct, kw_only=True):
+    """One history reader, with which ``settle`` asks a system."""
+
+    system: str
+    state: str
+    """``configured``, ``not configured`` or ``broken``."""
+    by_id: bool = False
+    """Whether it asks for jobs by their ids."""
+    verified: str = ""
+    """What it was tested on."""
+    settled_to: str | None = None
+    """Where the next settlement of this ledger begins by itself."""
+    reason: str = ""
+
+
+class Followed(msgspec.Struct, kw_only=True):
+    """How often a system was asked for jobs in the background, in the last days."""
+
+    system: str
+    region: str | None
+    requests: int
+    failed: dict[str, int]
+    last: str
+    amount: str | None = None
+    """What that cost; None where nobody knows."""
+    currency: str | None = None
+
+
 class LedgerState(msgspec.Struct, kw_only=True):
     """The ledger, and what it lacks."""
 
@@ -124,6 +154,10 @@ class Checkup(msgspec.Struct, kw_only=True):
     disabled: bool
     drivers: list[Driver]
     exporters: list[ExporterState]
+    histories: list[ReaderState]
+    follow_jobs: bool
+    followed: list[Followed]
+    """Of the last `costinsights.followed.KEPT_DAYS` days, by every process on this ledger."""
     settings: list[Setting]
     problems: list[str]
     ledger: LedgerState
@@ -149,6 +183,9 @@ def examine(
         disabled=configuration.is_disabled(),
         drivers=list(_drivers(config)),
         exporters=list(_exporters(config)),
+        histories=list(_histories(config)),
+        follow_jobs=config.follow_jobs,
+        followed=list(_followed(config)),
         settings=list(_settings(config, ledger)),
         problems=list(config.problems),
         ledger=_ledger(config.ledger, progress),
@@ -311,6 +348,53 @@ def _exporters(config: Config) -> Iterator[ExporterState]:
     yield from states.values()
 
 
+def _histories(config: Config) -> Iterator[ReaderState]:
+    from costinsights.settlement.history import HistoryError
+    from costinsights.settlement.state import left_off
+
+    for system, plugin in sorted(find(HISTORIES).items()):
+        options = config.settlement.get(system)
+        found = ReaderState(
+            system=system, state="not configured" if options is None else "configured"
+        )
+        begins = left_off(config.ledger, system)
+        found.settled_to = None if begins is None else f"{begins:%Y-%m-%d %H:%M} UTC"
+        try:
+            kind: type[History] = plugin.load()
+            found.by_id, found.verified = kind.by_id, kind.verified
+            if options is not None:
+                kind(options)
+        except HistoryError as error:
+            found.state, found.reason = "broken", str(error)
+        except Exception as error:  # noqa: BLE001  a stranger's plug-in may do anything
+            found.state, found.reason = "broken", f"{type(error).__name__}: {error}"
+        yield found
+
+
+def _followed(config: Config) -> Iterator[Followed]:
+    from datetime import datetime, timezone
+
+    from costinsights.followed import asked
+
+    sums = asked(config.ledger)
+    book = _book(config)[0] if any(one.meter for one in sums) else None
+    for one in sums:
+        found = Followed(
+            system=one.system,
+            region=one.region,
+            requests=one.requests,
+            failed=one.failed,
+            last=f"{datetime.fromtimestamp(one.at, timezone.utc):%Y-%m-%d %H:%M} UTC",
+        )
+        if book is None or not one.meter:
+            found.amount = "0"  # the vendor bills no such request
+        else:
+            quote = book.quote(one.system, {one.meter: one.requests}, one.region)
+            if quote.amount is not None:
+                found.amount, found.currency = f"{quote.amount:f}", quote.currency
+        yield found
+
+
 def _settings(config: Config, ledger: str | None) -> Iterator[Setting]:
     said = _file(config.path)
     variables = {"price_books": "PRICE_BOOK"}
@@ -433,18 +517,22 @@ def _size(path: str) -> int:
     return total
 
 
-def _prices(config: Config) -> Prices:
+def _book(config: Config) -> tuple[PriceBook, str]:
+    """Return the price book in force, and what is wrong with it."""
     from costinsights.hourly import price_book, resources_of
     from costinsights.pricing import PriceBook, PriceBookError
 
-    found = Prices(files=list(config.price_books))
     try:
         resources = resources_of(config)
         book, problems = price_book(config.price_books, config.capacities, resources)
-        found.problem = "; ".join(problems)
     except PriceBookError as error:
-        found.problem = str(error)
-        book = PriceBook.load()
+        return PriceBook.load(), str(error)
+    return book, "; ".join(problems)
+
+
+def _prices(config: Config) -> Prices:
+    found = Prices(files=list(config.price_books))
+    book, found.problem = _book(config)
     found.version = book.version
     found.lines = len(book.lines())
     found.capacities = [

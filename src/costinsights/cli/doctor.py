@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
@@ -11,12 +12,19 @@ import msgspec
 from costinsights.cli.checkup import GENERAL_LIMITS, examine
 from costinsights.cli.console import ledger_option, plainly, progress, show, width
 from costinsights.report.layout import Line, Piece, visible
-from costinsights.report.money import UNKNOWN, count
+from costinsights.report.money import UNKNOWN, count, money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from costinsights.cli.checkup import Checkup, Driver, ExporterState, LedgerState, Prices
+    from costinsights.cli.checkup import (
+        Checkup,
+        Driver,
+        ExporterState,
+        LedgerState,
+        Prices,
+        ReaderState,
+    )
 
 _GOOD, _OFF, _BAD = Piece("  ✓ ", "green"), Piece("  · ", "dim"), Piece("  ✗ ", "red")
 _MARKS = {"hooked": _GOOD, "not installed": _OFF, "disabled": _OFF, "skipped": _BAD, "broken": _BAD}
@@ -57,6 +65,11 @@ def _lines(found: Checkup, columns: int) -> Iterator[Line]:
     yield from _headed("Exporters")
     for exporter in found.exporters:
         yield _exporter(exporter)
+    yield from _headed("History readers")
+    for reader in found.histories:
+        yield from _reader(reader, columns)
+    yield from _headed("Jobs in the background")
+    yield from _jobs(found, columns)
     yield from _headed("Ledger")
     yield from _ledger(found.ledger, columns)
     yield from _headed("Prices")
@@ -117,6 +130,43 @@ def _exporter(exporter: ExporterState) -> Line:
     if exporter.segments_left:
         text += f", {_bytes(exporter.bytes_left)} in {exporter.segments_left} segments to go"
     return [_GOOD if exporter.configured else _OFF, name, Piece(text)]
+
+
+def _reader(reader: ReaderState, columns: int) -> Iterator[Line]:
+    if reader.state == "broken":
+        yield from _wrapped(_BAD, f"{reader.system:<24}{reader.reason}", columns)
+        return
+    used = reader.state == "configured" or reader.settled_to is not None
+    text = f"next run from {reader.settled_to}" if reader.settled_to else reader.state
+    yield [
+        _GOOD if used else _OFF,
+        Piece(f"{reader.system:<24}", "" if used else "dim"),
+        Piece(text, "" if used else "dim"),
+        Piece(f"  {reader.verified}", "dim"),
+    ]
+
+
+def _jobs(found: Checkup, columns: int) -> Iterator[Line]:
+    if not found.follow_jobs:
+        yield [_OFF, Piece("off (follow_jobs = false)", "dim")]
+    for one in found.followed:
+        where = f"{one.system} {one.region or ''}".rstrip()
+        cost = (
+            "free"
+            if one.amount == "0"
+            else money(None if one.amount is None else Decimal(one.amount), one.currency, 6)
+        )
+        text = f"{where:<30}  {count(one.requests)} requests, {cost}; the last {one.last}"
+        failed = ", ".join(f"{number} {visible(code)}" for code, number in one.failed.items())
+        yield from _wrapped(
+            _BAD if sum(one.failed.values()) >= one.requests else _GOOD,
+            f"{text}; failed: {failed}" if failed else text,
+            columns,
+        )
+    if found.followed:
+        yield [Piece("    in the last 31 days, by all programs that write here", "dim")]
+    elif found.follow_jobs:
+        yield [_OFF, Piece("no job has been asked for", "dim")]
 
 
 def _ledger(ledger: LedgerState, columns: int) -> Iterator[Line]:
