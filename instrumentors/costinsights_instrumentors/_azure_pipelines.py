@@ -113,9 +113,12 @@ class Seen:
         ended = self._ended.get(id_)
         token = filters.get("continuationToken")
         bill = self._bills.pop((id_, token), None) if token else Bill()
-        if ended is None or bill is None or not _covers(filters, ended):
+        items: object = page.get("value")
+        if ended is None or bill is None or not isinstance(items, list):
             return going
-        for found in page.get("value") or ():
+        if not _covers(filters, ended):
+            return going
+        for found in cast("list[object]", items):
             activity = rest(found, ACTIVITY)
             if activity.get("pipelineRunId") in (None, id_):
                 bill.add(activity)
@@ -123,7 +126,7 @@ class Seen:
         if following:
             _keep(self._bills, (id_, following), bill)
             return going
-        if bill.going or bill.children:
+        if bill.going or bill.children or (bill.empty and ended.status == SUCCEEDED):
             return going
         bill.count("pipeline_runs")
         return state(id_, ended.status, bill, ended.elapsed)

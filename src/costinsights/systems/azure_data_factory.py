@@ -129,6 +129,8 @@ class Bill:
         """Ids of pipeline runs that were started by what was added, and wait to be looked at."""
         self.going = False
         """Whether an activity still runs."""
+        self.empty = True
+        """Whether there was no activity run at all, which a run that went well cannot have."""
         self._seen: set[str] = set()
         self._micros: dict[str, int] = {}
         self._counts: dict[str, int] = {RUNS[AZURE]: 0}  # what ran nothing was free
@@ -136,6 +138,7 @@ class Bill:
 
     def add(self, activity: Table) -> None:
         """Take an activity run, as the REST API has it."""
+        self.empty = False
         id_ = activity.get("activityRunId")
         if isinstance(id_, str):
             if id_ in self._seen:
@@ -459,15 +462,15 @@ def whole(pipelines: Pipelines, run: Table, now: datetime) -> Whole:
         since = moment(one.get("runStart")) or now - timedelta(days=45)
         margin = timedelta(days=1)  # what happens to an activity is noted when it has happened
         until = max(end or now, now) + margin
-        some = False
+        before, bill.empty = bill.empty, True
         try:
             for activity in pipelines.activities(one, since - margin, until):
                 bill.add(activity)
-                some = True
         except Malformed as error:
             bill.unread(str(error))
-        if not some and status == SUCCEEDED:
+        if bill.empty and status == SUCCEEDED:
             bill.unread("a pipeline run without any activity run")
+        bill.empty = bill.empty and before
         while bill.children:
             child = bill.children.pop()
             if child not in known:
