@@ -40,7 +40,7 @@ MOST_STEPS = 4096
 FILTERS = ("StepStates", "StepIds", "Marker")
 
 # What the first steps of clusters are called, as far as it has been seen: `s-…` as `j-…:1`.
-_first: OrderedDict[str, str] = OrderedDict()
+first_steps: OrderedDict[str, str] = OrderedDict()
 
 
 def _place(client: Any, request: Mapping[str, Any]) -> Place:
@@ -81,7 +81,7 @@ def _step(step: Mapping[str, Any]) -> Iterator[State]:
     if word not in STEP_ENDS:
         return
     times = times_of(step)
-    for name in (id_, _first.get(id_)):
+    for name in (id_, first_steps.get(id_)):
         if name:
             yield _ended(name, word, times, step_meters(times))
 
@@ -95,9 +95,9 @@ def _listed(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[S
     steps = answer.get("Steps") or ()
     if not answer.get("Marker") and not any(request.get(name) for name in FILTERS):
         for number, step in enumerate(reversed(steps), 1):
-            _first[step.get("Id") or ""] = numbered(request.get("ClusterId") or "", number)
-        while len(_first) > MOST_STEPS:
-            _first.popitem(last=False)
+            first_steps[step.get("Id") or ""] = numbered(request.get("ClusterId") or "", number)
+        while len(first_steps) > MOST_STEPS:
+            first_steps.popitem(last=False)
     for step in steps:
         yield from _step(step)
 

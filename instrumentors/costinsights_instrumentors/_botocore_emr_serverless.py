@@ -33,7 +33,7 @@ __all__ = ["METERS", "OPERATIONS", "SYSTEM"]
 
 MOST_APPLICATIONS = 1024
 
-_architectures: OrderedDict[str, str] = OrderedDict()
+architectures: OrderedDict[str, str] = OrderedDict()
 
 
 def _place(client: Any, request: Mapping[str, Any]) -> Place:
@@ -60,7 +60,7 @@ def state(run: Mapping[str, Any]) -> State:
         whole = int(max((ended - created).total_seconds(), 0) * 10**9)
     application = run.get("applicationId") or ""
     known = attempt_of(run) == 1 and not problem(run)
-    sets = dimensions(run, _architectures.get(application))
+    sets = dimensions(run, architectures.get(application))
     return State(
         run.get("jobRunId") or "",
         word in ENDS,
@@ -85,9 +85,9 @@ def _applications(_: object, answer: Mapping[str, Any]) -> Iterator[State]:
 def _learn(name: str, application: Mapping[str, Any]) -> None:
     id_, architecture = application.get(name), architecture_of(application)
     if id_ and architecture is not None:
-        _architectures[id_] = architecture
-        if len(_architectures) > MOST_APPLICATIONS:
-            _architectures.popitem(last=False)
+        architectures[id_] = architecture
+        if len(architectures) > MOST_APPLICATIONS:
+            architectures.popitem(last=False)
 
 
 def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
@@ -97,7 +97,7 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
         found: Mapping[str, Any] = (
             client.get_job_run(applicationId=application, jobRunId=run.id).get("jobRun") or {}
         )
-        if not problem(found) and application not in _architectures:
+        if not problem(found) and application not in architectures:
             try:
                 answer = client.get_application(applicationId=application)
                 _learn("applicationId", answer.get("application") or {})

@@ -104,13 +104,18 @@ def derived(declared: Sequence[Declared], book: PriceBook) -> Derived:
     capacities: list[Mapping[str, object]] = []
     problems: list[str] = []
     for number, one in enumerate(declared, 1):
-        if not one.dimensions and not one.hourly:
+        if not one.hourly and (not one.dimensions or _is_metered(one)):
             continue
         found, reason = _of(one, number, book)
         capacities += found
         if not found:
             problems.append(f"{one.source or 'resource'} {one.name!r} has no price: {reason}")
     return Derived(tuple(capacities), tuple(problems))
+
+
+def _is_metered(one: Declared) -> bool:
+    """Tell whether what is said sets the price of meters, and of no hour: a job's architecture."""
+    return one.service is None and one.system is not None and one.system not in HOURS
 
 
 def _of(one: Declared, number: int, book: PriceBook) -> tuple[list[Mapping[str, object]], str]:
