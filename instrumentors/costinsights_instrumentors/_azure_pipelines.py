@@ -229,7 +229,9 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
             yield state(one.id, run.get("status"), found.bill, elapsed_of(run))
 
 
-FOLLOW = Follow(_ours, _ask, close=_hang_up, same=_same, requests=2)
+FOLLOW = Follow(
+    _ours, _ask, close=_hang_up, same=_same, requests=2, meter="monitoring_entities"
+)
 
 
 def operations(

@@ -55,7 +55,7 @@ class AzureSynapseInstrumentor(JobInstrumentor):
     name = "azure_synapse"
     system = SYSTEM
     driver = HERE
-    supports = ("0.8", "1")
+    supports = ("0.13", "1")
     hooks = (
         *(Hook(f"{HERE}.operations:{name}", leaf=True) for name in ARGUMENTS),
         *(Hook(f"{HERE}.aio.operations:{name}", "async") for name in ARGUMENTS),
