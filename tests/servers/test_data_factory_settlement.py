@@ -316,6 +316,7 @@ def test_nested_pipelines_are_a_part_of_their_parent(azure: Azure, tmp_path: Pat
     whole = round(8 * RUN + 3 * MINUTE + 2 * MINUTE * Decimal("0.005"), 12)
     report = settled(azure, tmp_path, all=True, options={"factories": [FACTORY_NAME]})
     assert (report.settled, report.added) == (1, 1)
+    assert azure.counts()["pipelineruns"] == 4  # each run of the tree once
     found = latest(tmp_path)
     assert len(found) == 2
     assert amount(found[id_]) == whole
@@ -323,6 +324,20 @@ def test_nested_pipelines_are_a_part_of_their_parent(azure: Azure, tmp_path: Pat
     alone = next(charge for charge in found.values() if charge.vendor_id != id_)
     assert amount(alone) == round(2 * RUN + MINUTE + MINUTE * Decimal("0.005"), 12)
     assert settled(azure, tmp_path, all=True).added == 0
+
+
+def test_a_child_that_is_listed_alone_leads_to_its_parent(azure: Azure, tmp_path: Path) -> None:
+    azure.pipeline("leaf", copy())
+    azure.pipeline("middle", execute("leaf"))
+    azure.pipeline("all", execute("middle"))
+    root = azure.start("all", ago=60)
+    for run in azure.runs.values():
+        if run.name != "leaf":
+            run.ended -= timedelta(days=2)
+    options = {"factories": [FACTORY_NAME]}
+    assert settled(azure, tmp_path, all=True, options=options).added == 1
+    (charge,) = latest(tmp_path).values()
+    assert (charge.vendor_id, charge.usage["pipeline_runs"]) == (root, 3)
 
 
 def test_a_child_that_goes_on_keeps_its_parent_open(azure: Azure, tmp_path: Path) -> None:

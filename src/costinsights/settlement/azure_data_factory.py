@@ -248,6 +248,7 @@ class DataFactoryHistory(History):
                 self.gone(one.id)
                 continue
             done.add(one.id)
+            at.parents[one.id] = run
             figure = self._figure(at, run, one.started_at)
             if figure is not None:
                 yield figure
@@ -265,7 +266,7 @@ class DataFactoryHistory(History):
         try:
             for page in at.pipelines.runs(min(starts) - HOUR, at.now + HOUR):
                 pages += 1
-                found.update((run["runId"], run) for run in page if run.get("runId") in left)
+                found.update((run["runId"], run) for run in page if _named(run) in left)
                 if len(found) == len(left) or pages * USEFUL > len(left):
                     break
         except Malformed as error:
@@ -275,15 +276,18 @@ class DataFactoryHistory(History):
     def _everything(
         self, at: _At, done: set[object], since: datetime, until: datetime
     ) -> Iterator[Figure]:
-        roots: dict[object, Table] = {}
+        listed: dict[str, Table] = {}
         try:
             for page in at.pipelines.runs(since, until):
-                for run in page:
-                    root = self._root(at, run)
-                    if root is not None and root.get("runId") not in done:
-                        roots[root.get("runId")] = root
+                listed.update((run["runId"], run) for run in page if _named(run))
         except Malformed as error:
             self.missing(f"{at.place.name}: {error}")
+        at.parents.update(listed)  # most parents are in the same list
+        roots: dict[object, Table] = {}
+        for run in listed.values():
+            root = self._root(at, run)
+            if root is not None and root.get("runId") not in done:
+                roots[root.get("runId")] = root
         for root in roots.values():
             figure = self._figure(at, root, None)
             if figure is not None:
@@ -358,6 +362,11 @@ class DataFactoryHistory(History):
         return self._triggers.setdefault((at.place, trigger), str(run.get("runId"))) == run.get(
             "runId"
         )
+
+
+def _named(run: Table) -> str:
+    found = run.get("runId")
+    return found if isinstance(found, str) else ""
 
 
 def _records(answer: Table | None) -> int:
