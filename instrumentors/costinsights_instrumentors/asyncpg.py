@@ -98,6 +98,7 @@ class AsyncpgInstrumentor(DBAPIInstrumentor):
 
     def resource(self, connection: Any) -> Resource:
         """Split the path of a Unix socket as libpq does, into its directory and its port."""
+        from costinsights.hosts import led
         from costinsights.records import Resource
 
         address = connection._addr
@@ -105,7 +106,7 @@ class AsyncpgInstrumentor(DBAPIInstrumentor):
             address = address.rsplit("/.s.PGSQL.", 1)
         host, port = (*address, None)[:2]
         database = connection._params.database
-        return Resource(host, int(port) if port is not None else None, database)
+        return Resource(led(host), int(port) if port is not None else None, database)
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """A cursor says when its last row has come."""

@@ -101,6 +101,26 @@ def recognise(system: str, resource: Resource, declared: Iterable[Declared] = ()
     return Recognised(system, service, region, dimensions)
 
 
+_MOST_LED = 4096
+_led: dict[str, str] = {}
+
+
+def leads(address: str, name: str) -> None:
+    """Note that what connects to `address` in this process reaches what is called `name`.
+
+    For proxies and connectors, whose addresses say nothing. Of more than 4,096 the oldest is
+    forgotten.
+    """
+    if len(_led) >= _MOST_LED and address not in _led:
+        _led.pop(next(iter(_led)), None)
+    _led[address] = name
+
+
+def led(address: str | None) -> str | None:
+    """Return the name of what an address leads to: itself, where nobody has said another."""
+    return _led.get(address, address) if _led and address is not None else address
+
+
 def host_of(name: str | None) -> tuple[Host, str | None] | None:
     """Return the kind of a host name and its region; None where it is of no kind that is known."""
     labels = (name or "").lower().rstrip(".").split(".")

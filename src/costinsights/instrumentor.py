@@ -267,6 +267,7 @@ class DBAPIInstrumentor:
 
     def resource(self, connection: Any) -> Resource:
         """Return where the connection leads; what cannot be told is None."""
+        from costinsights.hosts import led
         from costinsights.records import Resource
 
         found = {name: follow(connection, path) for name, path in self.facts.items()}
@@ -276,7 +277,7 @@ class DBAPIInstrumentor:
             found.get("namespace"),
         )
         return Resource(
-            address=_text(address) or None,
+            address=led(_text(address)) or None,
             port=int(port) if isinstance(port, (int, str)) and str(port).isdigit() else None,
             namespace=_text(namespace) or None,
         )
