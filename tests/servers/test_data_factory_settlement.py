@@ -277,24 +277,24 @@ NO_LISTS: list[object] = [
 
 def test_answers_that_are_none(azure: Azure, tmp_path: Path) -> None:
     azure.pipeline("load", copy())
-    (id_,) = start(azure, tmp_path, "load")
-    said: list[object] = []
-    azure.edit("pipelineruns", lambda _: said[-1])
-    for answer in NO_RUNS:
-        said.append(answer)
-        report = settled(azure, tmp_path)
-        assert latest(tmp_path)[id_].partial, answer
-        assert "neither its id nor its start" in report.incomplete[0], answer
+    start(azure, tmp_path, "load", len(NO_RUNS))
+    left = list(NO_RUNS)
+    azure.edit("pipelineruns", lambda _: left.pop())
+    report = settled(azure, tmp_path)
+    assert not left
+    assert "neither its id nor its start" in report.incomplete[0]
+    assert all(charge.partial for charge in latest(tmp_path).values())
     azure.as_before()
-    azure.edit("queryActivityruns", lambda _: said[-1])
-    for answer in NO_LISTS:
-        said.append(answer)
-        settled(azure, tmp_path)
-        charge = latest(tmp_path)[id_]
-        assert (charge.amount, charge.basis) == (None, "unknown"), answer
-        assert "queryActivityruns gave" in str(charge.usage["unpriced"]), answer
+    start(azure, tmp_path, "load", len(NO_LISTS) - len(NO_RUNS))
+    left = list(NO_LISTS)
+    azure.edit("queryActivityruns", lambda _: left.pop())
+    settled(azure, tmp_path)
+    assert not left
+    for charge in latest(tmp_path).values():
+        assert (charge.amount, charge.basis) == (None, "unknown")
+        assert "queryActivityruns gave" in str(charge.usage["unpriced"])
     azure.as_before()
-    assert settled(azure, tmp_path).settled == 1
+    assert settled(azure, tmp_path).settled == len(NO_LISTS)
 
 
 def test_unknown_states(azure: Azure, tmp_path: Path) -> None:
