@@ -112,16 +112,30 @@ class _Matching:
         return Matches(self._found, self._by_statement(open_figures))
 
     def _by_id(self) -> None:
-        known: dict[str, _Call] = {}
+        known: dict[str, list[_Call]] = {}
         for call in self._calls:
             if call.charge.vendor_id is not None:
-                known.setdefault(call.charge.vendor_id, call)
+                known.setdefault(call.charge.vendor_id, []).append(call)
         for at, figure in enumerate(self._figures):
             for id_ in (figure.vendor_id, *figure.also):
                 same = known.get(id_ or "")
-                if same is not None:
-                    self._take(at, same, "id")
+                if same:
+                    self._take(at, self._nearest(at, same), "id")
                     break
+
+    def _nearest(self, at: int, same: Sequence[_Call]) -> _Call:
+        """Return the call of a figure where several have its id, which is one of a place only.
+
+        Projects, factories and workspaces may count alike. The first one, where nothing tells.
+        """
+        there = self._figures[at].resource
+
+        def fits(call: _Call) -> int:
+            here = call.charge.resource
+            pairs = (here.namespace, there.namespace), (here.region, there.region)
+            return sum(one == other for one, other in pairs if one is not None)
+
+        return max(same, key=fits)
 
     def _by_tag(self, figures: Iterable[int]) -> None:
         buckets = self._buckets(lambda call: call.tag or "")
