@@ -69,6 +69,13 @@ class _Handler(BaseHTTPRequestHandler):
             if url.path.startswith(path):
                 self._reply(status, json.dumps(given).encode(), "application/json")
                 return
+        for fault in workspace.faults:
+            path, status, code = fault
+            if url.path.startswith(path):
+                workspace.faults.remove(fault)
+                said = {"error_code": code, "message": "a fault"}
+                self._reply(status, json.dumps(said).encode(), "application/json")
+                return
         if url.path.startswith("/files/"):
             _, _, statement_id, start = url.path.split("/")
             found = workspace.file(statement_id, int(start))
@@ -95,6 +102,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _reply(self, status: int, body: bytes, kind: str) -> None:
         self.send_response(status)
         self.send_header("Content-Type", kind)
+        if status == 429:
+            self.send_header("Retry-After", "1")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)

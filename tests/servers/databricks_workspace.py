@@ -178,6 +178,8 @@ class Workspace:
         """Rows of a result that the Statement Execution API gives with its answer (really: MiB)."""
         self.answers: dict[str, tuple[int, object]] = {}
         """What to say instead, by a path's beginning: an HTTP status and a body."""
+        self.faults: list[tuple[str, int, str]] = []
+        """What to say once, instead of an answer: a path's beginning, a status, an error's code."""
         self.port = 0
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []

@@ -226,15 +226,19 @@ class SystemTables(History):
         errors: Any = import_module("databricks.sdk.errors")
         self.spend()
         try:
-            if self._client is None:
-                self._client = self._connected()
-            return attrgetter(method)(self._client)(*args, **kwargs)
+            return attrgetter(method)(self.client())(*args, **kwargs)
         except errors.PermissionDenied:
             raise self.denied(f"with warehouse {self.options.warehouse}") from None
         except errors.Unauthenticated:
             raise HistoryError(f"{self.system}: the workspace does not accept the login") from None
         except errors.DatabricksError as error:
             raise HistoryError(f"{self.system}: {type(error).__name__}: {error}") from None
+
+    def client(self) -> Any:
+        """Return our client of the workspace."""
+        if self._client is None:
+            self._client = self._connected()
+        return self._client
 
     def _connected(self) -> Any:
         from databricks.sdk import WorkspaceClient
