@@ -652,8 +652,8 @@ def stamp(seconds: float) -> dict[str, int]:
 def submitted(job: Any) -> str:
     """Return when a job was submitted, as filters have it."""
     first = next(iter(job.status_history), job.status)
-    text: str = first.state_start_time.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return text
+    at = first.state_start_time
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ") if at else "9999"
 
 
 # --- the ways to it ------------------------------------------------------------------------------
