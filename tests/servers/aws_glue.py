@@ -102,6 +102,8 @@ class Glue:
         self._runs: dict[str, list[Run]] = {}
         """Of each job, crawler and workflow, oldest first; all sessions under their own key."""
         self._lock = threading.RLock()
+        self.turning = False
+        """Whether the pages of a job's runs begin anew for ever."""
         get_backend("glue")[ACCOUNT][REGION].reset()
         for operation in OPERATIONS:
             aws.answer("glue", operation, self._locked(getattr(self, f"_{operation}")))
@@ -173,6 +175,14 @@ class Glue:
         """Forget the runs of a job, a crawler, a workflow or a session."""
         self._runs.pop(name, None)
 
+    def deleted(self, kind: str, name: str) -> None:
+        """Take note that a definition has been deleted, with all of its runs."""
+        del self._definitions[kind, name]
+
+    def of(self, name: str) -> list[Run]:
+        """Return the runs of a job, a crawler or a workflow, oldest first."""
+        return self._runs[name]
+
     # -- definitions ----------------------------------------------------------------------------
 
     def _remembers(self, kind: str) -> Callable[[Answer, Answer], None]:
@@ -228,6 +238,7 @@ class Glue:
             return _unknown(request["JobName"])
         runs = sorted(self._runs.get(request["JobName"], ()), key=lambda run: -run.begun)
         page, more = _page(runs, request)
+        more = {"NextToken": "0"} if self.turning else more
         return {"JobRuns": [self._job_run(run) for run in page], **more}
 
     def _BatchStopJobRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name

@@ -192,7 +192,7 @@ def crawl(found: Mapping[str, Any]) -> Told:
     reading = _Reading(found)
     hours = reading.number("DPUHour")
     meters: Meters = {} if hours is None else {"crawl_dpu_hours": hours}
-    started, done = _moment(found.get("StartTime")), _moment(found.get("EndTime"))
+    started, done = moment_of(found.get("StartTime")), moment_of(found.get("EndTime"))
     if hours is None:
         problem = problem or "DPUHour is missing"
     elif started is None or done is None or done < started:
@@ -229,7 +229,7 @@ def read_id(id_: str) -> tuple[str, datetime | None]:
 
 def session_id(found: Mapping[str, Any]) -> str:
     """Return the id of a session's charge."""
-    return id_at(str(found.get("Id", "")), _moment(found.get("CreatedOn")))
+    return id_at(str(found.get("Id", "")), moment_of(found.get("CreatedOn")))
 
 
 def crawl_states(crawler: str, crawls: Iterable[Mapping[str, Any]]) -> Iterator[State]:
@@ -321,8 +321,8 @@ def _told(
     problem: str,
     error: str | None,
 ) -> Told:
-    done = _moment(found.get("CompletedOn")) if ended else None
-    return Told(ended, meters, problem, error, _moment(found.get(start)), done)
+    done = moment_of(found.get("CompletedOn")) if ended else None
+    return Told(ended, meters, problem, error, moment_of(found.get(start)), done)
 
 
 def _end(
@@ -368,7 +368,7 @@ def _word(value: object) -> str | None:
     return value[:60] if isinstance(value, str) and value else None
 
 
-def _moment(value: object) -> datetime | None:
+def moment_of(value: object) -> datetime | None:
     """Return a moment as botocore gives it, which is in some zone."""
     return value if isinstance(value, datetime) and value.tzinfo is not None else None
 
