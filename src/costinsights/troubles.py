@@ -41,7 +41,6 @@ _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
             "ratelimit",
             "slowdown",
             "resourceexhausted",
-            "resource_exhausted",
             "bandwidthlimit",
             "provisionedthroughput",
             "quotaexceeded",
@@ -73,14 +72,13 @@ _WORDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
         (
             "accessdenied",
             "permissiondenied",
-            "permission_denied",
             "unauthori",
             "authorizationfailed",
         ),
     ),
     (
         "unknown",
-        ("entitynotfound", "resourcenotfound", "notfound", "not_found", "nosuch", "doesnotexist"),
+        ("entitynotfound", "resourcenotfound", "notfound", "nosuch", "doesnotexist"),
     ),
     (
         "passing",
@@ -138,7 +136,7 @@ def trouble_of(error: BaseException) -> Trouble:
 
 def kind_of(word: str) -> Kind | None:
     """Return what a vendor's code, or the name of a class, means; None where it says nothing."""
-    plain = word.lower().replace(" ", "")
+    plain = word.lower().replace(" ", "").replace("_", "")
     for kind, parts in _WORDS:
         if plain and any(part in plain for part in parts):
             return kind

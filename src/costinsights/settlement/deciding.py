@@ -166,6 +166,9 @@ class Decisions:
             why = lost.get(charge.vendor_id or "")
             if why is None or charge.charge_id in matched or not is_open(charge):
                 continue
+            if LOST in charge.usage:
+                report.unchanged += 1
+                continue
             if self._now - utc(charge.started_at) < GRACE:
                 _count(report.left, NOT_KNOWN_YET)
                 continue

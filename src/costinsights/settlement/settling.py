@@ -18,6 +18,7 @@ from costinsights.guard import suppressed
 from costinsights.plugins import HISTORIES, find
 from costinsights.pricing import PriceBook, PriceBookError
 from costinsights.records import decimal_text
+from costinsights.settlement.allocation import MICROSECOND
 from costinsights.settlement.costing import PASSING, costs, is_own
 from costinsights.settlement.deciding import SELF, Decisions
 from costinsights.settlement.history import History, HistoryError, Plan, utc
@@ -233,6 +234,8 @@ class _Run:
             )
         resumed = left if left is not None and left < begin else None
         begin = hour(resumed or begin)
+        if since is None and begin >= end:
+            begin = hour(end - MICROSECOND)  # a run on the hour, after one on the hour
         retention = self._reader.retention
         if retention is not None and begin < self._now - retention:
             # An hour of which some has gone cannot be split any more.
