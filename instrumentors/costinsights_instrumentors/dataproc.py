@@ -60,7 +60,7 @@ class Method(NamedTuple):
 
 
 METHODS: Mapping[str, Method] = {
-    "submit_job": Method(JOBS, Operation(CLUSTERS, _JOB, dp.job_states, follow.JOBS), "job"),
+    "submit_job": Method(JOBS, Operation(CLUSTERS, _JOB, follow=follow.JOBS), "job"),
     "submit_job_as_operation": Method(
         JOBS, Operation(CLUSTERS, _JOB_OPERATION, follow=follow.JOBS), "job"
     ),

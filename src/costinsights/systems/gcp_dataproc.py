@@ -43,8 +43,7 @@ def got(thing: Any, *names: str) -> Any:
     for name in names:
         if thing is None:
             return None
-        table = table_of(thing)
-        thing = getattr(thing, name, None) if table is None else table.get(name)
+        thing = thing.get(name) if thing.__class__ is dict else getattr(thing, name, None)
     return thing
 
 
