@@ -17,36 +17,23 @@ from costinsights_instrumentors import (
 from tests.servers.aws_emr import EMR, Attempt, EMRContainers, EMRServerless, Instance
 from tests.servers.aws_server import AWSServer, Refusal, aws_server
 from tests.servers.charges import Charges, instrumented
+from tests.servers.emr_runs import (
+    AMOUNT,
+    BILLED,
+    DRIVER,
+    FLOW,
+    REGION,
+    SECRET,
+    STEPS,
+    submit,
+    submit_pods,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from costinsights.records import Charge
-
-SECRET = "s3cr3t-argument"
-REGION = "us-west-2"
-STEPS = [{"Name": "etl", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": [SECRET]}}]
-FLOW: dict[str, Any] = {
-    "Name": "nightly",
-    "ReleaseLabel": "emr-7.9.0",
-    "Instances": {
-        "InstanceGroups": [
-            {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1},
-            {"InstanceRole": "CORE", "InstanceType": "r5.4xlarge", "InstanceCount": 4},
-        ],
-        "KeepJobFlowAliveWhenNoSteps": True,
-    },
-    "JobFlowRole": "x",
-    "ServiceRole": "y",
-}
-BILLED = {"vCPUHour": 1.5, "memoryGBHour": 6.0, "storageGBHour": 0.0}
-AMOUNT = "0.113607000000000"  # 1.5 × 0.052624 + 6 × 0.0057785
-SUBMIT = (
-    "--conf spark.executor.instances=4 --conf spark.executor.cores=2 --executor-memory 8g "
-    f"--driver-cores 1 --driver-memory=2g --conf spark.password={SECRET} --class x"
-)
-DRIVER = {"sparkSubmitJobDriver": {"entryPoint": "s3://x/job.py", "sparkSubmitParameters": SUBMIT}}
 
 
 @pytest.fixture(autouse=True)
@@ -110,27 +97,6 @@ def pods(server: AWSServer) -> Iterator[Any]:
 
 def by_id(charges: Charges) -> dict[str | None, Charge]:
     return {charge.vendor_id: charge for charge in charges.new()}
-
-
-def submit(jobs: Any, application: str, **more: Any) -> str:
-    id_: str = jobs.start_job_run(
-        applicationId=application,
-        executionRoleArn="arn:aws:iam::123456789012:role/x",
-        jobDriver={"sparkSubmit": {"entryPoint": "s3://x/j.py", "entryPointArguments": [SECRET]}},
-        **more,
-    )["jobRunId"]
-    return id_
-
-
-def submit_pods(pods: Any, cluster: str, driver: Any = DRIVER, **more: Any) -> str:
-    id_: str = pods.start_job_run(
-        virtualClusterId=cluster,
-        executionRoleArn="arn:aws:iam::123456789012:role/x",
-        releaseLabel="emr-7.9.0-latest",
-        jobDriver=driver,
-        **more,
-    )["id"]
-    return id_
 
 
 # --- on EC2 --------------------------------------------------------------------------------------

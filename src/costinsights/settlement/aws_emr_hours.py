@@ -1,7 +1,7 @@
 """The hours of an EMR cluster: which machines were there, and what they are billed for.
 
 Machines come and go; a step must not bear those that came for another one. So a cluster's time is
-cut where its fleet changes, to five minutes, and each piece is split over the steps in it.
+cut where its fleet changes, to the minute, and each piece is split over the steps in it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def machine_of(instance: Mapping[str, Any], cluster_ended: datetime | None) -> M
 
 
 HOUR = timedelta(hours=1)
-CELL = timedelta(minutes=5)
+CELL = timedelta(minutes=1)
 """Changes of a fleet are followed that closely: within a cell all steps share what ran in it."""
 MINIMUM = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -83,6 +83,13 @@ def slices(machines: Sequence[Machine], since: datetime, until: datetime) -> Ite
 
 
 def _hour(machines: Sequence[Machine], hour: datetime) -> Iterator[Slice]:
+    if all(_is_there(one, hour, hour + HOUR) for one in machines):
+        used: dict[tuple[str, str], timedelta] = {}
+        for one in machines:
+            kind = one.type, one.market
+            used[kind] = used.get(kind, timedelta(0)) + HOUR
+        yield Slice(hour, hour + HOUR, used)
+        return
     open_: Slice | None = None
     fleet: tuple[int, ...] = ()
     for number in range(HOUR // CELL):
@@ -96,6 +103,10 @@ def _hour(machines: Sequence[Machine], hour: datetime) -> Iterator[Slice]:
         open_, fleet = found, whole
     if open_ is not None:
         yield open_
+
+
+def _is_there(one: Machine, begin: datetime, end: datetime) -> bool:
+    return one.started_at < begin and (one.ended_at is None or one.ended_at >= end)
 
 
 def _cell(machines: Sequence[Machine], begin: datetime) -> tuple[Slice | None, tuple[int, ...]]:
