@@ -51,9 +51,9 @@ ARGUMENTS = {
 def where(client: Any, given: Given) -> Place:
     """Give the factory, in words by which it can be found again."""
     address, port = address_of(endpoint(client))
-    asked, subscription = given.arguments, client._config.subscription_id
-    factory = f"{subscription}/{asked['resource_group_name']}/{asked['factory_name']}"
-    return place(SYSTEM, address=address, port=port, namespace=factory)
+    group, factory = map(given.arguments.get, ("resource_group_name", "factory_name"))
+    found = f"{client._config.subscription_id}/{group}/{factory}"
+    return place(SYSTEM, address=address, port=port, namespace=found)
 
 
 OPERATIONS = operations(where, *ARGUMENTS)

@@ -42,7 +42,7 @@ def where(client: Any, given: Given) -> Place:
         SYSTEM,
         address=address,
         port=port,
-        namespace=(address or "").removesuffix(".dev.azuresynapse.net") or None,
+        namespace=(address or "").partition(".dev.azuresynapse.")[0] or None,
         service=SYNAPSE,
         dimensions=(("service", SYNAPSE),),
     )

@@ -359,6 +359,14 @@ def test_a_start_that_is_refused(client: Any, azure: Azure, charges: Charges) ->
     assert charges.one().partial
 
 
+def test_a_mistake_of_the_program_is_its_own(client: Any, charges: Charges) -> None:
+    with pytest.raises(TypeError, match="pipeline_name"):
+        client.pipelines.create_run(GROUP)
+    charge = charges.one()
+    assert charge.error is not None
+    assert charge.vendor_id is None
+
+
 def test_a_caller_that_makes_something_else_of_the_answer(client: Any, charges: Charges) -> None:
     """`cls` is documented: what it returns is what the call returns."""
 

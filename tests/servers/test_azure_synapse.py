@@ -17,6 +17,7 @@ from costinsights import background, following
 from tests.servers.azure_server import (
     TOKEN,
     Azure,
+    Credential,
     Refusal,
     azure_server,
     copy,
@@ -177,6 +178,20 @@ def test_a_start_that_is_refused(client: Any, azure: Azure, charges: Charges) ->
     azure.refuse("createRun", Refusal(429, headers=(("Retry-After", "0"),)))
     client.pipeline.create_pipeline_run("a load")
     assert charges.one().partial
+
+
+def test_a_workspace_is_known_by_its_name_in_every_cloud() -> None:
+    from costinsights_instrumentors._azure_pipelines import Given, Seen
+    from costinsights_instrumentors.azure_synapse import where
+
+    library: Any = import_module("azure.synapse.artifacts")
+    for suffix in ("net", "azure.cn"):
+        with library.ArtifactsClient(
+            Credential(), f"https://ws.dev.azuresynapse.{suffix}"
+        ) as client:
+            place = where(client.pipeline, Given({}, Seen()))
+        assert (place.namespace, place.service) == ("ws", "azure.synapse")
+        assert place.address == f"ws.dev.azuresynapse.{suffix}"
 
 
 VOLATILE = ("x-ms-client-request-id", "x-ms-date", "date")

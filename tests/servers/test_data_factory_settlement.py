@@ -573,6 +573,15 @@ def test_nothing_secret_is_kept(azure: Azure, tmp_path: Path) -> None:
         assert secret not in text
 
 
+def test_without_a_token_there_is_azures_default_credential() -> None:
+    """It is made, and let go of, without asking anybody."""
+    reader = DataFactoryHistory({})
+    reader.open()
+    reader.renew()
+    reader.close()
+    assert reader.requests == 0
+
+
 def test_a_factory_that_is_misspelt() -> None:
     with pytest.raises(Exception, match="subscription/resource group/factory"):
         DataFactoryHistory({"factories": ["shop"]})
