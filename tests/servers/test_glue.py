@@ -257,6 +257,32 @@ def test_what_the_price_book_does_not_know_is_unknown_and_said(
     assert any(said in record.getMessage() for record in caplog.records)
 
 
+def test_a_worker_type_of_the_users_own_rule(client: Any, glue: Glue, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        """
+        [[rule]]
+        name = "aws.glue.workers"
+        system = "aws.glue"
+        meter = "dpus"
+        terms = [
+            { meter = "workers" },
+            { dimension = "worker_type", table = { "G.1X" = "1", "G.32X" = "32" } },
+        ]
+        source = "our account manager"
+        """
+    )
+    glue.seed("orders", seconds=3600, questions=0, changed={"WorkerType": "G.32X"})
+    costinsights.instrument(
+        "botocore", ledger=tmp_path / "ledger", exporters=[], price_book=str(own)
+    )
+    try:
+        wait(client, start(client))
+        assert Charges(tmp_path / "ledger").one().amount == "28.160000000000000"
+    finally:
+        costinsights.uninstrument()
+
+
 def test_a_region_without_prices_is_unknown(
     server: AWSServer, glue: Glue, charges: Charges, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -36,7 +36,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr(asking, "sleep", lambda _: None)
+    monkeypatch.setattr(asking, "sleep", at_once)
+
+
+def at_once(_: float) -> None:
+    """Sleep no time."""
 
 
 @pytest.fixture(scope="module")

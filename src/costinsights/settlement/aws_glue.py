@@ -344,14 +344,12 @@ class GlueHistory(AWSHistory):
     def _sessions(self, region: str, waiting: Sequence[Waiting]) -> Iterator[Figure]:
         left = {run.id: run for run in waiting}
         for found in self._found_sessions(region, waiting):
-            id_ = glue.session_id(found)
-            run = left.pop(id_, None)
+            id_, name = glue.session_id(found), str(found.get("Id"))
+            run = left.pop(id_, None) or left.pop(name, None)
             if run is not None or self.everything:
-                name = str(found.get("Id"))
-                told = glue.session(found)
-                yield _figure(
-                    region, f"session/{name}", id_, "SESSION", told, run, {"session": name}
-                )
+                told, place = glue.session(found), f"session/{name}"
+                known = id_ if run is None else run.id
+                yield _figure(region, place, known, "SESSION", told, run, {"session": name})
         self._gone(left.values(), NO_SESSION)
 
     def _found_sessions(self, region: str, waiting: Sequence[Waiting]) -> Iterator[Table]:
