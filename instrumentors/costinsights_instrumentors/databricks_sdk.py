@@ -93,8 +93,8 @@ class DatabricksSDKInstrumentor(JobInstrumentor):
     supports = ("0.40", "1")
     hooks = (
         *(Hook(target, leaf=True, statement=(1, "statement")) for target in OPERATIONS),
-        Hook(jobs.DO, leaf=True),
-        Hook(jobs.GET_RUN, leaf=True, optional=True),
+        Hook(jobs.DO, leaf=True, statement=None),
+        Hook(jobs.GET_RUN, leaf=True, statement=None, optional=True),
     )
     meters = jobs.METERS
     statement_tags = True
