@@ -30,8 +30,6 @@ from costinsights.systems.azure_data_factory import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
-    from datetime import datetime
-
     from costinsights.jobs import Place, Waiting
 
 MOST_SEEN = 1024
@@ -82,8 +80,9 @@ class Given(NamedTuple):
 
 class _Ended(NamedTuple):
     status: str
-    started_at: datetime | None
-    ended_at: datetime | None
+    started_at: object
+    ended_at: object
+    """Times as they came: of a long list of runs, few are looked at."""
     elapsed: int | None
 
 
@@ -102,7 +101,7 @@ class Seen:
         if not isinstance(id_, str):
             return None
         if status in ENDS:
-            span = moment(run.get("runStart")), moment(run.get("runEnd"))
+            span = run.get("runStart"), run.get("runEnd")
             _keep(self._ended, id_, _Ended(str(status), *span, elapsed_of(run)))
         return State(id_, False)
 
@@ -142,9 +141,10 @@ def _covers(filters: Mapping[str, Any], ended: _Ended) -> bool:
     """Tell whether a question was for all of a run's activities."""
     first = moment(filters.get("lastUpdatedAfter"))
     last = moment(filters.get("lastUpdatedBefore"))
-    if first is None or last is None or ended.started_at is None or ended.ended_at is None:
+    started_at, ended_at = moment(ended.started_at), moment(ended.ended_at)
+    if first is None or last is None or started_at is None or ended_at is None:
         return False
-    return not filters.get("filters") and first <= ended.started_at and last >= ended.ended_at
+    return not filters.get("filters") and first <= started_at and last >= ended_at
 
 
 def state(id_: str, status: object, bill: Bill, elapsed: int | None) -> State:
@@ -229,9 +229,7 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
             yield state(one.id, run.get("status"), found.bill, elapsed_of(run))
 
 
-FOLLOW = Follow(
-    _ours, _ask, close=_hang_up, same=_same, requests=2, meter="monitoring_entities"
-)
+FOLLOW = Follow(_ours, _ask, close=_hang_up, same=_same, requests=2, meter="monitoring_entities")
 
 
 def operations(
