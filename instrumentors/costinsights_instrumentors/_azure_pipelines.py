@@ -30,6 +30,7 @@ from costinsights.systems.azure_data_factory import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
+
     from costinsights.jobs import Place, Waiting
 
 MOST_SEEN = 1024
