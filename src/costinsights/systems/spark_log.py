@@ -13,7 +13,7 @@ import gzip
 import os
 import re
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -156,7 +156,7 @@ def _plain(raw: BinaryIO) -> Iterator[bytes]:
 
 
 def _gzip(raw: BinaryIO) -> Iterator[bytes]:
-    yield from _plain(gzip.GzipFile(fileobj=raw))  # type: ignore[arg-type]  it has a file's `read`
+    yield from _plain(cast("BinaryIO", gzip.GzipFile(fileobj=raw)))
 
 
 def _zstd(raw: BinaryIO) -> Iterator[bytes]:

@@ -35,7 +35,7 @@ STAGE = {
 BAD_TASKS = ("numFailedTasks", "numKilledTasks")
 MILLISECOND = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)\.(\d{3})(?:GMT|Z)")
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3})(?:GMT|Z)")
 
 
 class Malformed(Exception):
@@ -50,9 +50,8 @@ def moment(row: Row, name: str) -> int | None:
     found = _TIME.fullmatch(value) if isinstance(value, str) else None
     if found is None:
         raise Malformed(f"{name} is no time")
-    parts = [int(part) for part in found.groups()]
     try:
-        at = datetime(*parts[:6], parts[6] * 1000, tzinfo=timezone.utc)  # type: ignore[arg-type,misc]  six numbers
+        at = datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc)
     except ValueError:
         raise Malformed(f"{name} is no time") from None
     return (at - _EPOCH) // MILLISECOND
