@@ -1,17 +1,24 @@
-"""Asks clouds what the user's databases are: class, nodes, engine. Never on a program's own thread.
+"""Asks clouds what the user's databases are: class, nodes, storage. Never on a program's own thread.
 
-Needs boto3 and, at AWS, no more than ``rds:DescribeDBInstances`` and ``rds:DescribeDBClusters``, or
-``redshift:DescribeClusters``. The fields are those of botocore's models of rds and redshift.
+At AWS by boto3, with no more than ``rds:DescribeDBInstances`` and ``rds:DescribeDBClusters``,
+``redshift:DescribeClusters`` or ``redshift-serverless:ListWorkgroups``; the fields are those of
+botocore's models. Google Cloud and Azure have a file each: `describing_gcp`, `describing_azure`.
+
+Storage and I/O are told as `facts` (``storage_gb``, ``storage_type``, ``iops``): no hour's price
+depends on them.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from costinsights.hosts import Declared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     Found = Mapping[str, Any]
 
@@ -34,15 +41,20 @@ class DescribeError(Exception):
 def describe(service: str, region: str, **access: Any) -> tuple[Declared, ...]:
     """Ask what resources of `service` there are in a region.
 
-    `access` goes to ``boto3.client``; without it boto3 looks for credentials where it always does.
+    `access` goes to ``boto3.client``, and at the other clouds to their `ask`; without it the
+    cloud's own library looks for credentials where it always does.
 
     Raises:
-        DescribeError: there is no way to ask this service, no boto3, or no answer.
+        DescribeError: there is no way to ask this service, no library for it, or no answer.
     """
+    if service in OTHER_CLOUDS:
+        ask: Callable[..., Iterable[Declared]] = import_module(OTHER_CLOUDS[service]).ask
+        return tuple(ask(service, region, **access))
     if service not in DESCRIBERS:
+        known = ", ".join([*DESCRIBERS, *OTHER_CLOUDS])
         raise DescribeError(
-            f"nothing here can describe {service!r}; known are {', '.join(DESCRIBERS)}: say in a "
-            "[[resource]] what it is"
+            f"nothing here can describe {service!r}; known are {known}: say in a [[resource]] what "
+            "it is"
         )
     name, read = DESCRIBERS[service]
     try:
@@ -90,7 +102,14 @@ def _rds(client: Any, region: str) -> Iterator[Declared]:
         yield from _together(name, writers, [endpoint] if readers else [endpoint, reader], region)
         yield from _together(f"{name} readers", readers, [reader], region)
     for name, instance in instances.items():
-        yield from _together(name, [instance], [], region)
+        for found in _together(name, [instance], [], region):
+            yield msgspec.structs.replace(found, facts=_storage(instance))
+
+
+def _storage(instance: Found) -> dict[str, str]:
+    """Return what an instance has of storage of its own; a cluster's is not its instances'."""
+    named = {"storage_gb": "AllocatedStorage", "storage_type": "StorageType", "iops": "Iops"}
+    return {ours: str(instance[theirs]) for ours, theirs in named.items() if instance.get(theirs)}
 
 
 def _together(
@@ -150,10 +169,38 @@ def _redshift(client: Any, region: str) -> Iterator[Declared]:
             )
 
 
+def _serverless(client: Any, region: str) -> Iterator[Declared]:
+    for group in _pages(client, "list_workgroups", "workgroups"):
+        address: str | None = part(group, "endpoint").get("address")
+        if address:
+            yield Declared(
+                group["workgroupName"],
+                hosts=(address,),
+                port=group.get("port"),
+                system="aws.redshift",
+                service="aws.redshift_serverless",
+                region=region,
+                facts=_capacities(group),
+                hourly={"rpus": str(group["baseCapacity"])} if group.get("baseCapacity") else {},
+                source="redshift-serverless:ListWorkgroups",
+            )
+
+
+def _capacities(group: Found) -> dict[str, str]:
+    """Return how many RPUs it may grow to."""
+    return {"max_rpus": str(group["maxCapacity"])} if group.get("maxCapacity") else {}
+
+
 def _address(found: Found) -> str | None:
     """Return the host's name; what is still being made has none."""
-    endpoint: Found = found.get("Endpoint") or {}
-    return endpoint.get("Address")
+    endpoint: str | None = part(found, "Endpoint").get("Address")
+    return endpoint
+
+
+def part(found: Found, name: str) -> Found:
+    """Return what is within an answer; empty where it is not there, or is no table."""
+    inner: object = found.get(name)
+    return cast("Found", inner) if isinstance(inner, dict) else {}
 
 
 def _pages(client: Any, operation: str, key: str) -> Iterator[Found]:
@@ -164,8 +211,15 @@ def _pages(client: Any, operation: str, key: str) -> Iterator[Found]:
 DESCRIBERS: Mapping[str, tuple[str, Callable[[Any, str], Iterator[Declared]]]] = {
     "aws.rds": ("rds", _rds),
     "aws.redshift": ("redshift", _redshift),
+    "aws.redshift_serverless": ("redshift-serverless", _serverless),
+}
+OTHER_CLOUDS = {
+    "gcp.cloud_sql": "costinsights.describing_gcp",
+    "azure.database": "costinsights.describing_azure",
+    "azure.sql": "costinsights.describing_azure",
 }
 PERMISSIONS = {
     "aws.rds": "rds:DescribeDBInstances and rds:DescribeDBClusters",
     "aws.redshift": "redshift:DescribeClusters",
+    "aws.redshift_serverless": "redshift-serverless:ListWorkgroups",
 }

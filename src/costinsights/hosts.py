@@ -65,6 +65,8 @@ class Declared(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str | None = None
     dimensions: Mapping[str, str] = {}
     hourly: Mapping[str, str] = {}
+    facts: Mapping[str, str] = {}
+    """What else its cloud says of it, and no hour's price depends on: storage, I/O."""
     source: str = ""
 
     def fits(self, resource: Resource) -> bool:

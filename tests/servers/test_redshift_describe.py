@@ -215,8 +215,8 @@ def test_without_permission_it_says_what_is_missing(aws: AWSServer) -> None:
             server.shutdown()
             thread.join()
     assert ACCOUNT not in str(caught.value)
-    with pytest.raises(DescribeError, match=r"nothing here can describe 'gcp\.cloud_sql'"):
-        describe("gcp.cloud_sql", REGION)
+    with pytest.raises(DescribeError, match="nothing here can describe 'trino'"):
+        describe("trino", REGION)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'[{"service": 5}]'])

@@ -129,12 +129,14 @@ def meters(system: str, style: str, own: tuple[str, ...]) -> None:
 @prices.command()
 @click.argument("service")
 @click.option("--region", required=True, help="The cloud's region: us-east-1 …")
+@click.option("--account", metavar="NAME", help="Google's project, Azure's subscription.")
 @_own_prices
-def describe(service: str, region: str, own: tuple[str, ...]) -> None:
+def describe(service: str, region: str, account: str | None, own: tuple[str, ...]) -> None:
     """Ask the cloud what your databases of SERVICE are, and keep that for pricing their hours.
 
-    SERVICE is aws.rds or aws.redshift, and must stand in `describe` of the configuration. Asked with
-    the credentials that boto3 finds; docs/systems/cloud_databases.md has the permissions.
+    SERVICE is aws.rds, aws.redshift, aws.redshift_serverless, gcp.cloud_sql, azure.database or
+    azure.sql, and must stand in `describe` of the configuration. Asked with the credentials that
+    the cloud's own library finds; docs/systems/cloud_databases.md has the permissions.
     """
     from datetime import datetime, timezone
 
@@ -146,7 +148,7 @@ def describe(service: str, region: str, own: tuple[str, ...]) -> None:
             f'the configuration does not allow that: write  describe = ["{service}"]  in it'
         )
     try:
-        found = describing.describe(service, region)
+        found = describing.describe(service, region, **({"account": account} if account else {}))
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         where = described.keep(described.Answer(service, region, now, found))
     except (describing.DescribeError, OSError) as error:
