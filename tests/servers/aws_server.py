@@ -107,6 +107,10 @@ class Overlay:
                 return request._replace(operation=name, named=named)
         return request
 
+    def answers(self, service: str, operation: str) -> Callable[[Answer], Answer | Refusal]:
+        """Return what answers in moto's stead."""
+        return self._answers[service, operation]
+
     def refuse(self, service: str, operation: str, *refusals: Refusal) -> None:
         """Answer the next requests with these errors, one each."""
         self._refusals.setdefault((service, operation), deque()).extend(refusals)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from datetime import datetime, timedelta, timezone
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costinsights.ledger.reader import read_ledger
+from costinsights.records import Resource
+from costinsights.settlement import asking
 from costinsights.settlement.aws_athena import BATCH, AthenaHistory
 from costinsights.settlement.settling import settle
+from tests.ledgers import Program
 from tests.servers.aws_athena import Athena
 from tests.servers.aws_server import AWSServer, Refusal, aws_server
 from tests.servers.charges import Charges, instrumented
@@ -227,3 +236,126 @@ def test_throttling_is_waited_for(server: AWSServer, client: Any, tmp_path: Path
     start(client, tmp_path)
     server.refuse("athena", "BatchGetQueryExecution", Refusal("ThrottlingException"))
     assert settled(server, tmp_path).settled == 1
+
+
+# --- very many, and everything that can go wrong with them ----------------------------------------
+
+MANY = 10_000
+FEWER = 2_000
+
+
+def wait(athena: Athena, ledger: Path, many: int) -> None:
+    """So many queries that a program has started that is no more."""
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(many)]
+    athena.remember(ids, scanned=TB)
+    program = Program(ledger)
+    begun = int((time.time() - 3600) * 10**9)
+    place = Resource("athena.us-east-1.amazonaws.com", None, "primary", None, "us-east-1")
+    for number, id_ in enumerate(ids):
+        program.call(
+            system="aws.athena",
+            at=begun + number,
+            amount=None,
+            rows=None,
+            resource=place,
+            i=id_,
+            l=True,
+        )
+    program.close()
+
+
+def sums(ledger: Path) -> tuple[int, set[str | None], int]:
+    """How many charges there are, what they cost, and how many entries that took."""
+    entries = list(read_ledger(str(ledger)))
+    latest = {entry.charge_id: entry for entry in entries}
+    return len(latest), {charge.amount for charge in latest.values()}, len(entries)
+
+
+def test_ten_thousand_take_two_hundred_calls_through_every_fault(
+    server: AWSServer, athena: Athena, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait(athena, tmp_path, MANY)
+    slept: list[float] = []
+    monkeypatch.setattr(asking, "sleep", slept.append)
+    faults = {
+        5: Refusal("ThrottlingException", headers=(("Retry-After", "3"),)),
+        6: Refusal("TooManyRequestsException", status=429),
+        20: Refusal("InternalServerException", status=500),
+        30: Refusal("ServiceUnavailable", status=503),
+        90: Refusal("ExpiredTokenException"),
+    }
+    answer = server.answers("athena", "BatchGetQueryExecution")
+    calls = count(1)
+
+    def failing(request: dict[str, Any]) -> dict[str, Any] | Refusal:
+        return faults.get(next(calls)) or answer(request)
+
+    server.answer("athena", "BatchGetQueryExecution", failing)
+    read: list[tuple[int, int | None]] = []
+
+    def seen(what: str, done: int, total: int | None) -> None:
+        if what == "reading the history":
+            read.append((done, total))
+
+    report = settled(server, tmp_path, progress=seen)
+    assert (report.settled, report.failed) == (MANY, "")
+    assert server.counts("athena") == {
+        "ListCapacityReservations": 1,
+        "BatchGetQueryExecution": MANY // BATCH + len(faults),
+    }
+    assert report.requests == MANY // BATCH + len(faults) + 1  # each try is counted
+    assert len(slept) == 4
+    assert slept[0] >= 0.8 * 3
+    assert sums(tmp_path) == (MANY, {FIVE}, 2 * MANY)
+    assert read[0][1] == MANY  # the bar knows its end
+    assert len(read) >= MANY / 500
+    assert settled(server, tmp_path).settled == 0
+    assert "BatchGetQueryExecution" not in server.counts("athena")
+
+
+def test_credentials_that_stay_expired_leave_the_rest_for_the_next_run(
+    server: AWSServer, athena: Athena, tmp_path: Path
+) -> None:
+    wait(athena, tmp_path, FEWER)
+    answer = server.answers("athena", "BatchGetQueryExecution")
+    calls = count(1)
+
+    def expiring(request: dict[str, Any]) -> dict[str, Any] | Refusal:
+        return answer(request) if next(calls) <= 15 else Refusal("ExpiredTokenException")
+
+    server.answer("athena", "BatchGetQueryExecution", expiring)
+    report = settled(server, tmp_path)
+    assert report.settled == 15 * BATCH
+    assert "the credentials are not valid: ExpiredTokenException" in report.failed
+    server.answer("athena", "BatchGetQueryExecution", answer)
+    assert settled(server, tmp_path).settled == FEWER - 15 * BATCH
+    assert server.counts("athena")["BatchGetQueryExecution"] == FEWER // BATCH - 15
+    assert sums(tmp_path) == (FEWER, {FIVE}, 2 * FEWER)
+
+
+@pytest.mark.parametrize("when", ["reading", "writing"])
+def test_killed_half_way(server: AWSServer, athena: Athena, tmp_path: Path, when: str) -> None:
+    """SIGKILL of the command itself, while it reads and while it writes."""
+    wait(athena, tmp_path, FEWER)
+    (tmp_path / "costinsights.toml").write_text(
+        f'ledger = "."\n[settle."aws.athena"]\nregions = ["us-east-1"]\n'
+        f'endpoint_url = "{server.url}"\n'
+    )
+    command = [sys.executable, "-m", "costinsights.cli", "settle", "aws.athena", "--since", "3h"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    segments = tmp_path / "segments"
+    before = sum(path.stat().st_size for path in segments.iterdir())
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        asked = server.counts("athena").get("BatchGetQueryExecution", 0)
+        written = sum(path.stat().st_size for path in segments.iterdir()) - before
+        if (when == "reading" and asked >= 15) or (when == "writing" and written > 100_000):
+            process.kill()
+        time.sleep(0.001)
+    assert process.wait() == -signal.SIGKILL
+    done = sum(1 for entry in read_ledger(str(tmp_path)) if not entry.partial)
+    assert (done == 0) if when == "reading" else (0 < done < FEWER)
+    assert settled(server, tmp_path).settled == FEWER - done
+    assert sums(tmp_path) == (FEWER, {FIVE}, 2 * FEWER)
