@@ -75,6 +75,8 @@ def serverless_place(what: str) -> Callable[[Any, Any], Place]:
         project, region = (parent[1], parent[3]) if len(parent) == 4 else (None, None)
         properties: Mapping[str, str] = got(request, what, "runtime_config", "properties") or {}
         dimensions = serverless.dimensions(properties, session=what == "session")
+        if got(request, what, "session_template"):
+            dimensions.pop("disk_tier", None)  # the template may say it: settlement sees that
         return where(serverless.SYSTEM, client, project, region, dimensions)
 
     return read

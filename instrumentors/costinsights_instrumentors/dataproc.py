@@ -106,7 +106,7 @@ class DataprocInstrumentor(JobInstrumentor):
     system = CLUSTERS
     systems = (CLUSTERS, SERVERLESS)
     driver = "google.cloud.dataproc_v1"
-    supports = ("5.4", "6")
+    supports = ("5.10", "6")
     hooks = tuple(_hooks())
     meters = (*clusters.JOB_METERS, *serverless.METERS)
     basis = "metered"

@@ -17,6 +17,7 @@ import pytest
 import costinsights
 from costinsights import following
 from costinsights.ledger.reader import read_ledger
+from costinsights_instrumentors import _dataproc_follow as follow
 from tests.servers.charges import Charges, instrumented
 from tests.servers.dataproc_server import (
     PROJECT,
@@ -137,6 +138,7 @@ def forms() -> Iterator[Any]:
     yield pytest.param((request,), {}, id="dictionary, by position")
     yield pytest.param((dp.SubmitJobRequest(request),), {}, id="message")
     yield pytest.param((), {"request": dp.SubmitJobRequest(request)}, id="message, by name")
+    yield pytest.param((plain(dp.SubmitJobRequest(request)),), {}, id="protobuf's own message")
     yield pytest.param((), {"job": dp.Job(JOB), **WHERE}, id="keywords with a message")
     nested = {**JOB, "placement": dp.JobPlacement(cluster_name="etl")}
     yield pytest.param((), {"job": nested, **WHERE}, id="keywords, mixed")
@@ -384,6 +386,18 @@ def test_a_session_is_premium_and_ends_when_it_is_terminated(
         sessions.terminate_session(name=name).result(timeout=30)
     charge = charges.one()
     assert (charge.amount, charge.basis, charge.error) == ("1.068000000000000", "metered", None)
+
+
+def test_the_disk_tier_of_a_sessions_template_is_not_guessed(
+    dataproc: Dataproc, charges: Charges
+) -> None:
+    dataproc.seed("", **HOUR_OF_12, shuffle_gb_seconds=5)
+    template = {"session_template": f"{PARENT}/sessionTemplates/t"}
+    with client(dataproc, "SessionController") as sessions:
+        sessions.create_session(parent=PARENT, session=template, session_id="s")
+        sessions.terminate_session(name=f"{PARENT}/sessions/s").result(timeout=30)
+    charge = charges.one()
+    assert (charge.amount, charge.usage["shuffle_storage_gb_seconds"]) == (None, 5)
 
 
 # --- workflows, clusters, async ------------------------------------------------------------------
@@ -704,6 +718,36 @@ def test_what_the_program_does_not_ask_for_is_followed(
         assert jobs.list_jobs(**WHERE).jobs
     assert dataproc.counts()["GetJob"] == 3
     assert dataproc.counts()["GetBatch"] == 3
+
+
+def test_our_client_has_the_programs_credentials_and_host_and_a_channel_of_its_own(
+    dataproc: Dataproc,
+) -> None:
+    anonymous: Any = import_module("google.auth.credentials").AnonymousCredentials()
+    host = "us-central1-dataproc.googleapis.com:443"
+    given = {"credentials": anonymous, "client_options": {"api_endpoint": host}}
+    theirs = dp.JobControllerClient(**given)
+
+    async def beside_an_async_one() -> None:
+        client = dp.JobControllerAsyncClient(**given)
+        ours = follow.JOBS.client(client)
+        assert type(ours) is dp.JobControllerClient
+        assert ours.transport._credentials is anonymous
+        follow.JOBS.close(ours)
+        await client.transport.close()
+        bare = dataproc.client("JobController", "grpc_asyncio")
+        with pytest.raises(RuntimeError, match="the program's alone"):
+            follow.JOBS.client(bare)
+        await bare.transport.close()
+
+    ours = follow.JOBS.client(theirs)
+    assert type(ours) is type(theirs)
+    assert (ours.transport.host, ours.transport._credentials) == (host, anonymous)
+    assert ours.transport.grpc_channel is not theirs.transport.grpc_channel
+    assert follow.JOBS.same(theirs) == follow.JOBS.same(dp.JobControllerClient(**given))
+    follow.JOBS.close(ours)
+    theirs.transport.close()
+    asyncio.run(beside_an_async_one())
 
 
 def test_off_and_on_again(dataproc: Dataproc, tmp_path: Path) -> None:

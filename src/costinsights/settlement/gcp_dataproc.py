@@ -186,10 +186,10 @@ class DataprocHistoryOfClusters(DataprocHistory):
     def _figure(self, known: _Place, region: str, id_: str, job: Any) -> Iterator[Figure]:
         at = times(job)
         started = at.ran or at.submitted
-        if not started:
+        word = JOB_ENDS.get(job.status.state)
+        if not started or (word and not at.ended):
             self.missing(f"{id_}: its answer has no time in it")
             return
-        word = JOB_ENDS.get(job.status.state)
         meters = job_figures(job)
         cluster = job.placement.cluster_name
         yield Figure(
