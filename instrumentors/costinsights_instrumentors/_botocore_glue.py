@@ -43,8 +43,7 @@ def _at(field: str, kind: str = "") -> Callable[[Any, Table], Place]:
     """Return what tells where runs go: the job by its name, others as AWS names resources."""
 
     def place(client: Any, request: Table) -> Place:
-        name = request.get(field)
-        return where(SYSTEM, client, f"{kind}{name}" if name else None)
+        return where(SYSTEM, client, f"{kind}{request.get(field) or ''}" or None)
 
     return place
 
@@ -61,6 +60,14 @@ def _job(request: Table, answer: Table) -> Iterator[Run]:
 
 def _workflow(_: Table, answer: Table) -> Iterator[Run]:
     yield Run(answer.get("RunId"), operation="WORKFLOW")
+
+
+def _quality(request: Table, answer: Table) -> Iterator[Run]:
+    yield Run(answer.get("RunId"), operation="DATA QUALITY", meters=_size(request))
+
+
+def _ruleset(client: Any, request: Table) -> Place:
+    return where(SYSTEM, client, f"dataQualityRuleset/{(request.get('RulesetNames') or ('',))[0]}")
 
 
 def _session(request: Table, answer: Table) -> Iterator[Run]:
@@ -100,6 +107,11 @@ def _statements(request: Table, answer: Table) -> Iterator[State]:
         yield glue.statement(found).state(f"{request.get('SessionId')}:{found.get('Id')}")
 
 
+def _qualities(_: Table, answer: Table) -> Iterator[State]:
+    for found in answer.get("Runs") or (answer,):
+        yield glue.quality(found).state(found.get("RunId", ""))
+
+
 def _crawls(request: Table, answer: Table) -> Iterator[State]:
     newest = (answer.get("Crawls") or ())[:NEWEST]
     yield from glue.crawl_states(str(request.get("CrawlerName")), newest)
@@ -126,6 +138,12 @@ _job_asked = _asks("get_job_run", lambda run: {"JobName": run.namespace, "RunId"
 _session_asked = _asks("get_session", lambda run: {"Id": glue.read_id(run.id)[0]}, _sessions)
 _crawl_asked = _asks("list_crawls", lambda run: {"CrawlerName": glue.read_id(run.id)[0]}, _crawls)
 
+
+def _qualities_asked(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
+    ids = [run.id for run in waiting]
+    return _qualities({}, client.batch_get_data_quality_ruleset_evaluation_run(RunIds=ids))
+
+
 OPERATIONS = {
     "StartJobRun": Operation(SYSTEM, Start(_at("JobName"), _job), follow=follow(_job_asked)),
     "GetJobRun": Operation(SYSTEM, states=_runs),
@@ -144,4 +162,13 @@ OPERATIONS = {
     "RunStatement": Operation(SYSTEM, Start(_at("SessionId", "session/"), _statement)),
     "GetStatement": Operation(SYSTEM, states=_statements),
     "ListStatements": Operation(SYSTEM, states=_statements),
+    "StartDataQualityRulesetEvaluationRun": Operation(
+        SYSTEM, Start(_ruleset, _quality), follow=follow(_qualities_asked, batch=100)
+    ),
+    "StartDataQualityRuleRecommendationRun": Operation(
+        SYSTEM, Start(_at("CreatedRulesetName", "dataQualityRecommendation/"), _quality)
+    ),
+    "GetDataQualityRulesetEvaluationRun": Operation(SYSTEM, states=_qualities),
+    "GetDataQualityRuleRecommendationRun": Operation(SYSTEM, states=_qualities),
+    "BatchGetDataQualityRulesetEvaluationRun": Operation(SYSTEM, states=_qualities),
 }

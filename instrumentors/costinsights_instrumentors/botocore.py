@@ -21,7 +21,7 @@ Its price is a share of the cluster or workgroup, which stands as ``database`` o
 With ``tagging="native"`` a statement without a name is named ``ci,asset=…,job=…``.
 
 AWS Glue: ``StartJobRun``, ``CreateSession`` and ``RunStatement``, ``StartCrawler``,
-``StartWorkflowRun``. Completed by the program's own ``GetJobRun(s)``, ``GetSession``,
+``StartWorkflowRun``, runs of Data Quality. Completed by the program's own ``GetJobRun(s)``, ``GetSession``,
 ``GetStatement`` or ``ListCrawls``, or in the background: time, workers or DPUs, ``DPUSeconds``,
 crawlers' DPU-hours; what failed costs what it used, statements are in the price of their session.
 A workflow run is completed by ``costinsights settle aws.glue``: it is the sum of its jobs and

@@ -46,6 +46,12 @@ OPERATIONS = (
     "ResumeWorkflowRun",
     "GetWorkflowRun",
     "GetWorkflowRuns",
+    "StartDataQualityRulesetEvaluationRun",
+    "GetDataQualityRulesetEvaluationRun",
+    "BatchGetDataQualityRulesetEvaluationRun",
+    "ListDataQualityRulesetEvaluationRuns",
+    "StartDataQualityRuleRecommendationRun",
+    "GetDataQualityRuleRecommendationRun",
 )
 
 
@@ -432,6 +438,45 @@ class Glue:
             crawl = {"State": "SUCCEEDED", "StartedOn": told["StartTime"]}
             found = {"Type": "CRAWLER", "CrawlerDetails": {"Crawls": [crawl]}}
         return {"Name": run.of, "UniqueId": f"node_{run.id}", **found}
+
+    # -- Data Quality ---------------------------------------------------------------------------
+
+    def _StartDataQualityRulesetEvaluationRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        return {"RunId": self._begin("quality", f"dqrun-{uuid4().hex}", request, 0).id}
+
+    def _StartDataQualityRuleRecommendationRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        return {"RunId": self._begin("advice", f"dqrun-{uuid4().hex}", request, 0).id}
+
+    def _GetDataQualityRulesetEvaluationRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        run = self._find("quality", request["RunId"])
+        return run if isinstance(run, Refusal) else self._quality_told(run)
+
+    def _GetDataQualityRuleRecommendationRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        run = self._find("advice", request["RunId"])
+        return run if isinstance(run, Refusal) else self._quality_told(run)
+
+    def _BatchGetDataQualityRulesetEvaluationRun(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        assert len(request["RunIds"]) <= 100
+        found = [self._find("quality", id_) for id_ in request["RunIds"]]
+        runs = [run for run in found if isinstance(run, Run)]
+        missing = {*request["RunIds"]} - {run.id for run in runs}
+        told = [self._quality_told(run) for run in runs]
+        return {"Runs": told, **({"RunsNotFound": sorted(missing)} if missing else {})}
+
+    def _ListDataQualityRulesetEvaluationRuns(self, request: Answer) -> Any:  # noqa: N802  the operation's name
+        page, more = _page(self._runs.get("quality", ()), request)
+        return {"Runs": [{"RunId": run.id, "StartedOn": run.begun} for run in page], **more}
+
+    def _quality_told(self, run: Run) -> Answer:
+        running, figures = run.runs(), run.figures
+        said: Answer = {"RunId": run.id, "StartedOn": run.begun}
+        said["Status"] = "RUNNING" if running else figures.state or "SUCCEEDED"
+        said["ExecutionTime"] = figures.so_far if running else figures.seconds
+        said["NumberOfWorkers"] = run.request.get("NumberOfWorkers", 5)
+        said["RulesetNames"] = run.request.get("RulesetNames")
+        if not running:
+            said["CompletedOn"] = run.begun + (figures.seconds or 0)
+        return run.told(said)
 
 
 def _unknown(name: str) -> Refusal:

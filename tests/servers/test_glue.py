@@ -505,6 +505,35 @@ def test_a_crawler_that_runs_already_is_an_error(client: Any, glue: Glue, charge
     assert (charges.one().vendor_id, charges.ledger.exists()) == (None, True)
 
 
+TABLE = {"GlueTable": {"DatabaseName": "lake", "TableName": "orders"}}
+
+
+def test_runs_of_data_quality_one_by_one_and_in_batches(
+    client: Any, glue: Glue, charges: Charges
+) -> None:
+    glue.seed("quality", questions=0, seconds=360)
+    glue.seed("advice", questions=0, seconds=90, state="FAILED")
+    first, second = (
+        client.start_data_quality_ruleset_evaluation_run(
+            DataSource=TABLE, Role=ROLE, RulesetNames=["good orders"], **more
+        )["RunId"]
+        for more in ({"NumberOfWorkers": 10}, {})
+    )
+    third = client.start_data_quality_rule_recommendation_run(DataSource=TABLE, Role=ROLE)["RunId"]
+    pending = charges.new()
+    assert [charge.vendor_id for charge in pending] == [first, second, third]
+    assert pending[0].resource.namespace == "dataQualityRuleset/good orders"
+    client.batch_get_data_quality_ruleset_evaluation_run(RunIds=[first, "dqrun-0"])
+    charge = charges.one()
+    assert (charge.amount, charge.basis) == ("0.440000000000000", "metered")
+    assert (charge.operation, charge.usage["quality_seconds"]) == ("DATA QUALITY", 360)
+    client.get_data_quality_ruleset_evaluation_run(RunId=second)
+    assert charges.one().amount == "0.220000000000000"
+    client.get_data_quality_rule_recommendation_run(RunId=third)
+    charge = charges.one()
+    assert (charge.amount, charge.error and charge.error.type) == ("0.055000000000000", "FAILED")
+
+
 def test_a_workflow_run_stays_pending_until_settlement(
     client: Any, glue: Glue, charges: Charges
 ) -> None:

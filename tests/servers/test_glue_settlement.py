@@ -294,6 +294,30 @@ def test_a_statement_of_a_session_that_has_ended_is_in_its_price(
     assert amounts == {"SESSION": TEN_MINUTES, "STATEMENT": "0.000000000000000"}
 
 
+def test_data_quality_in_batches(
+    server: AWSServer, client: Any, glue: Glue, tmp_path: Path
+) -> None:
+    glue.seed("quality", questions=0, seconds=360)
+    table = {"GlueTable": {"DatabaseName": "lake", "TableName": "orders"}}
+    evaluation = {"DataSource": table, "Role": ROLE, "RulesetNames": ["good"]}
+    with instrumented(tmp_path, "botocore"):
+        for _ in range(3):
+            client.start_data_quality_ruleset_evaluation_run(**evaluation)
+        client.start_data_quality_rule_recommendation_run(DataSource=table, Role=ROLE)
+    client.start_data_quality_ruleset_evaluation_run(**evaluation)
+    glue.of("quality").pop(0)
+    report = settled(server, tmp_path)
+    assert report.settled == 3
+    assert server.counts("glue") == {
+        "BatchGetDataQualityRulesetEvaluationRun": 1,
+        "GetDataQualityRuleRecommendationRun": 1,
+    }
+    report = settled(server, tmp_path, all=True)
+    assert (report.settled, report.added) == (0, 1)
+    amounts = sorted(charge.amount or "" for charge in latest(tmp_path).values())
+    assert amounts == ["", *["0.220000000000000"] * 3, "0.366666666666667"]
+
+
 def test_a_workflow_run_is_the_sum_of_what_it_started(
     server: AWSServer, client: Any, glue: Glue, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing
+from costinsights.settlement.asking import NoSuchThing, batches
 from costinsights.settlement.aws import AWSHistory, AWSOptions
 from costinsights.settlement.history import Figure, HistoryError, Plan, utc
 from costinsights.systems import aws_glue as glue
@@ -36,6 +36,8 @@ PAGE = 200
 """Runs that GetJobRuns gives at most."""
 LIST_PAGE = 1000
 CRAWL_PAGE = 100
+QUALITY_BATCH = 100
+"""Ids that BatchGetDataQualityRulesetEvaluationRun takes at most."""
 APART = timedelta(minutes=1)
 """How far the start of a crawler and its crawl may be apart at most; the nearest is taken."""
 NO_RUN = "Glue no longer has a run of this id"
@@ -65,6 +67,8 @@ class _Waits(NamedTuple):
     crawlers: dict[str, list[Waiting]]
     sessions: list[Waiting]
     statements: dict[str, list[Waiting]]
+    evaluations: list[Waiting]
+    recommendations: list[Waiting]
 
 
 class GlueHistory(AWSHistory):
@@ -78,7 +82,10 @@ class GlueHistory(AWSHistory):
         '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": ['
         '"glue:GetJobRun", "glue:GetJobRuns", "glue:ListJobs", "glue:GetWorkflowRun", '
         '"glue:GetWorkflowRuns", "glue:ListWorkflows", "glue:ListCrawls", "glue:ListCrawlers", '
-        '"glue:GetSession", "glue:ListSessions", "glue:ListStatements"]}]}'
+        '"glue:GetSession", "glue:ListSessions", "glue:ListStatements", '
+        '"glue:BatchGetDataQualityRulesetEvaluationRun", '
+        '"glue:GetDataQualityRulesetEvaluationRun", "glue:ListDataQualityRulesetEvaluationRuns", '
+        '"glue:GetDataQualityRuleRecommendationRun"]}]}'
     )
     meters = glue.METERS
     Options = GlueOptions
@@ -100,6 +107,7 @@ class GlueHistory(AWSHistory):
             (sum(map(len, waits.crawlers.values())), f"crawls of {len(waits.crawlers)} crawlers"),
             (len(waits.sessions), "sessions"),
             (sum(map(len, waits.statements.values())), "statements"),
+            (len(waits.evaluations) + len(waits.recommendations), "runs of Data Quality"),
         )
         waiting = ", ".join(f"{count} {kind}" for count, kind in kinds if count) or "nothing waits"
         if self.everything:
@@ -120,6 +128,8 @@ class GlueHistory(AWSHistory):
             yield from self._crawlers(region, waits.crawlers, since)
             yield from self._sessions(region, waits.sessions)
             yield from self._statements(region, waits.statements)
+            yield from self._evaluations(region, waits.evaluations)
+            yield from self._recommendations(region, waits.recommendations)
 
     def _names(self, region: str, operation: str, field: str) -> Iterator[str]:
         for page in self.pages(region, operation, MaxResults=LIST_PAGE):
@@ -381,6 +391,39 @@ class GlueHistory(AWSHistory):
                     told = glue.statement(found)
                 yield _figure(region, f"session/{name}", run.id, "STATEMENT", told, run, {})
 
+    # -- Data Quality ---------------------------------------------------------------------------
+
+    def _evaluations(self, region: str, waiting: Sequence[Waiting]) -> Iterator[Figure]:
+        left = {run.id: run for run in waiting}
+        ids = list(left)
+        if self.everything:
+            listed = self.pages(
+                region, "list_data_quality_ruleset_evaluation_runs", MaxResults=LIST_PAGE
+            )
+            ids += [str(found.get("RunId")) for page in listed for found in _each(page, "Runs")]
+        for some in batches(list(dict.fromkeys(ids)), QUALITY_BATCH):
+            answer = self.ask(
+                region, "batch_get_data_quality_ruleset_evaluation_run", RunIds=list(some)
+            )
+            for found in _each(answer, "Runs"):
+                id_ = str(found.get("RunId"))
+                rulesets: Sequence[str] = found.get("RulesetNames") or ("",)
+                place = f"dataQualityRuleset/{rulesets[0]}"
+                told, labels = glue.quality(found), {"ruleset": rulesets[0]}
+                yield _figure(region, place, id_, "DATA QUALITY", told, left.get(id_), labels)
+            for id_ in answer.get("RunsNotFound") or ():
+                self.gone(id_, NO_RUN)
+
+    def _recommendations(self, region: str, waiting: Sequence[Waiting]) -> Iterator[Figure]:
+        for run in waiting:
+            try:
+                found = self.ask(region, "get_data_quality_rule_recommendation_run", RunId=run.id)
+            except NoSuchThing:
+                self.gone(run.id, NO_RUN)
+                continue
+            place = run.namespace or "dataQualityRecommendation/"
+            yield _figure(region, place, run.id, "DATA QUALITY", glue.quality(found), run, {})
+
     def _gone(self, runs: Iterable[Waiting], why: str) -> None:
         for run in runs:
             self.gone(run.id, why)
@@ -388,11 +431,15 @@ class GlueHistory(AWSHistory):
 
 def _sorted(waiting: Sequence[Waiting]) -> _Waits:
     """Tell runs apart by their ids and by what they are runs of."""
-    waits = _Waits({}, [], {}, [], {})
+    waits = _Waits({}, [], {}, [], {}, [], [])
     for run in waiting:
         kind, _, name = (run.namespace or "").partition("/")
         if run.id.startswith("wr_"):
             waits.workflows.append(run)
+        elif kind == "dataQualityRuleset" and not run.id.startswith("jr_"):
+            waits.evaluations.append(run)
+        elif kind == "dataQualityRecommendation" and not run.id.startswith("jr_"):
+            waits.recommendations.append(run)
         elif kind == "crawler" and name and not run.id.startswith("jr_"):
             waits.crawlers.setdefault(name, []).append(run)
         elif kind == "session" and name and run.id.startswith(f"{name}:"):

@@ -1,4 +1,4 @@
-"""What Glue says of its job runs, sessions, statements and crawls.
+"""What Glue says of its job runs, sessions, statements, crawls and Data Quality runs.
 
 For those who see the answers pass by, and for who asks.
 
@@ -29,6 +29,8 @@ SESSION_RUNS = frozenset(("PROVISIONING", "READY", "STOPPING"))
 SESSION_ENDS = frozenset(("STOPPED", "TIMEOUT", "FAILED"))
 STATEMENT_RUNS = frozenset(("WAITING", "RUNNING", "CANCELLING"))
 STATEMENT_ENDS = frozenset(("AVAILABLE", "CANCELLED", "ERROR"))
+QUALITY_RUNS = frozenset(("STARTING", "RUNNING", "STOPPING"))
+QUALITY_ENDS = frozenset(("SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT"))
 CRAWL_RUNS = frozenset(("RUNNING", "STOPPING"))
 CRAWL_ENDS = frozenset(("COMPLETED", "FAILED", "STOPPED"))
 WELL = frozenset(("SUCCEEDED", "AVAILABLE", "COMPLETED"))
@@ -56,6 +58,7 @@ BILLED = frozenset(
         "session_m_dpu_seconds",
         "session_seconds",
         "crawl_seconds",
+        "quality_seconds",
         "dpus",
         "workers",
         "statements",
@@ -202,6 +205,26 @@ def crawl(found: Mapping[str, Any]) -> Told:
         used = Decimal(repr(hours)) * 3600
         meters |= {"dpus": _exact(used, seconds), "crawl_seconds": seconds}
     return Told(True, meters, problem or reading.problem, error, started, done)
+
+
+def quality(found: Mapping[str, Any]) -> Told:
+    """Read a run of Data Quality, an evaluation or a recommendation; its workers are G.1X."""
+    ended, problem, error = _end(found, "Status", QUALITY_RUNS, QUALITY_ENDS, "CompletedOn")
+    reading = _Reading(found)
+    seconds, workers = reading.number("ExecutionTime"), reading.number("NumberOfWorkers")
+    meters: Meters = {}
+    if workers is not None:
+        meters |= {"workers": workers, "worker_type": "G.1X"}
+    if seconds is not None:
+        meters["quality_seconds"] = seconds
+    if seconds is None or workers is None:
+        problem = (
+            problem or f"{'NumberOfWorkers' if workers is None else 'ExecutionTime'} is missing"
+        )
+    problem = problem or reading.problem
+    if not ended and (problem or not _positive(seconds)):
+        meters, problem = {}, ""
+    return _told(found, "StartedOn", ended, meters, problem, error)
 
 
 # -- ids of what has none ---------------------------------------------------------------------------
