@@ -12,17 +12,21 @@ from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import costinsights
+from costinsights.settlement import databricks_jobs
+from costinsights.settlement.charging import text_of
 from costinsights.settlement.databricks_jobs import DatabricksJobsHistory
 from costinsights.settlement.history import MARK
 from costinsights.settlement.settling import SettlementError, WouldWake, settle
+from costinsights.settlement.writing import write
 from tests.servers.charges import Charges, instrumented
 from tests.servers.databricks_server import Workspace, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from costinsights.records import Charge
@@ -69,7 +73,7 @@ class Later(DatabricksJobsHistory):
 
 
 def run(
-    workspace: Workspace, ledger: Path, *, given: dict[str, object] | None = None, **more: Any
+    workspace: Workspace, ledger: Path, *, given: Mapping[str, object] | None = None, **more: Any
 ) -> Settled:
     options = {
         "host": f"http://127.0.0.1:{workspace.port}",
@@ -89,7 +93,7 @@ def usage(
     start: datetime = HOUR,
     sku: str = JOBS,
     kind: str = "ORIGINAL",
-    metadata: dict[str, object] | None = None,
+    metadata: Mapping[str, object] | None = None,
     **more: object,
 ) -> dict[str, object]:
     return {
@@ -477,10 +481,43 @@ def test_a_sku_without_a_list_price_is_named(workspace: Workspace, tmp_path: Pat
     assert (charge.amount, charge.usage["dbus"]) == (None, 3)
 
 
+@pytest.mark.parametrize("broken", [{"currency_code": None}, {"pricing": {"default": None}}])
+def test_a_price_that_says_nothing_is_not_free(
+    workspace: Workspace, tmp_path: Path, broken: dict[str, object]
+) -> None:
+    (run_id,) = start_some(workspace, tmp_path)
+    workspace.seed("billing.list_prices", [{**price("PREMIUM_NEW_THING", "1"), **broken}])
+    workspace.seed("billing.usage", [usage(run_id, "2", sku="PREMIUM_NEW_THING")])
+    report = run(workspace, tmp_path)
+    assert any("has no price of PREMIUM_NEW_THING" in why for why in report.incomplete)
+    assert charges_in(tmp_path)[str(run_id)].amount is None
+
+
+def test_the_price_before_offers_where_there_is_no_other(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    (run_id,) = start_some(workspace, tmp_path)
+    pricing = {"default": Decimal("0.5"), "effective_list": {"default": None}}
+    workspace.seed("billing.list_prices", [price("PREMIUM_NEW_THING", "1", pricing=pricing)])
+    workspace.seed("billing.usage", [usage(run_id, "2", sku="PREMIUM_NEW_THING")])
+    run(workspace, tmp_path)
+    assert charges_in(tmp_path)[str(run_id)].amount == "1.000000000000000"
+
+
+def test_a_record_without_a_quantity_is_not_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    (run_id,) = start_some(workspace, tmp_path)
+    hole = {**usage(run_id, "1", start=HOUR + timedelta(hours=1)), "usage_quantity": None}
+    workspace.seed("billing.usage", [usage(run_id, "2"), hole])
+    run(workspace, tmp_path)
+    charge = charges_in(tmp_path)[str(run_id)]
+    assert (charge.amount, charge.basis, charge.usage["dbus"]) == (None, "unknown", 2)
+    assert "has no quantity" in str(charge.usage["unpriced"])
+
+
 def test_a_run_that_databricks_does_not_know_is_lost(workspace: Workspace, tmp_path: Path) -> None:
     known, gone = start_some(workspace, tmp_path, 2)
     del workspace.jobs.runs[gone]
-    later = {"now": NOW + timedelta(days=3), "since": NOW}
+    later: dict[str, Any] = {"now": NOW + timedelta(days=3), "since": NOW}
     report = run(workspace, tmp_path, **later)
     assert report.lost == 1
     found = charges_in(tmp_path)
@@ -492,15 +529,43 @@ def test_a_run_that_databricks_does_not_know_is_lost(workspace: Workspace, tmp_p
 # --- how it asks ------------------------------------------------------------------------------------
 
 
+def waiting(workspace: Workspace, ledger: Path, ids: range) -> None:
+    """Put runs that wait into the ledger, as they were started an hour after `HOUR`."""
+    start_some(workspace, ledger)
+    (one,) = charges_in(ledger).values()
+    moment = text_of(HOUR + timedelta(hours=1))
+    charges = [
+        msgspec.structs.replace(
+            one, charge_id=f"run-{id_}", vendor_id=str(id_), started_at=moment, ended_at=moment
+        )
+        for id_ in ids
+    ]
+    assert write(str(ledger), charges) == len(ids)
+
+
 def test_ten_thousand_runs_take_a_handful_of_requests(workspace: Workspace, tmp_path: Path) -> None:
     ids = range(100_000, 110_000)
+    waiting(workspace, tmp_path, ids)
     workspace.seed("billing.usage", [usage(one, "1") for one in ids])
     workspace.seed("lakeflow.job_run_timeline", [ran(one) for one in ids])
-    report = run(workspace, tmp_path, all=True)
-    assert report.added == 10_000
+    report = run(workspace, tmp_path)
+    assert (report.settled, report.found) == (10_000, {"id": 10_000})
     assert total(charges_in(tmp_path)) == Decimal(1500)
-    assert report.requests <= 12
-    assert len(workspace.statements) == 5
+    assert report.requests <= 16
+    assert len(workspace.statements) <= 9  # and four for the one that no table has heard of
+
+
+def test_runs_of_before_are_asked_for_by_their_ids(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(databricks_jobs, "IDS", 25)
+    ids = range(100_000, 100_060)
+    waiting(workspace, tmp_path, ids)
+    workspace.seed("billing.usage", [usage(one, "1") for one in ids])
+    workspace.seed("lakeflow.job_run_timeline", [ran(one) for one in ids])
+    report = run(workspace, tmp_path, since=HOUR + timedelta(hours=10))
+    assert report.settled == 60
+    assert len(workspace.statements) == 4 + 3 * 4 + 1  # of the time; three batches; the prices
 
 
 def test_an_answer_that_is_too_large_is_asked_for_in_parts(

@@ -57,9 +57,10 @@ MOST_ASKED = 100
 NOTHING = (
     "system.billing.usage has nothing of it: it used warehouses, whose charges they are, or nothing"
 )
+NO_QUANTITY = "a record of system.billing.usage has no quantity"
 SEVERAL = "its tasks ran on several all-purpose clusters"
 ID = "coalesce(usage_metadata.job_run_id, usage_metadata.dlt_update_id)"
-OPERATIONS = {"SUBMIT_RUN": "SUBMIT RUN", "UPDATE": "UPDATE PIPELINE"}
+OPERATIONS = {"SUBMIT_RUN": "SUBMIT RUN"}
 
 RUNS = """
 SELECT run_id, job_id, max(run_name), max(run_type), unix_micros(min(period_start_time)),
@@ -161,7 +162,8 @@ class Used(NamedTuple):
     sku: str
     cloud: str
     unit: str
-    quantity: Decimal
+    quantity: Decimal | None
+    """None where the table has none, which is not as it should be."""
 
 
 class OnCluster(NamedTuple):
@@ -210,6 +212,7 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
         self._used: dict[str, list[Used]] = {}
         self._tasks: dict[str, dict[OnCluster, None]] = defaultdict(dict)
         self._shared: set[str] = set()
+        self._asked: set[str] = set()
         self._prices: ListPrices | None = None
 
     # -- runs -----------------------------------------------------------------------------------
@@ -230,7 +233,8 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
         self._ask_for_lost()
 
     def _not_found(self) -> list[Waiting]:
-        return [run for run in self.waiting if run.id not in self._runs | self._used]
+        known = self._runs.keys() | self._used.keys()
+        return [run for run in self.waiting if run.id not in known]
 
     def _take(
         self, earliest: datetime, since: datetime, until: datetime, ids: Sequence[str] | None
@@ -313,7 +317,7 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
                     sku or "",
                     cloud or "",
                     unit or "DBU",
-                    Decimal(dbus or 0),
+                    None if dbus is None else Decimal(dbus),
                 )
                 part.setdefault(run or "", []).append(used)
             found.update(part)
@@ -345,14 +349,14 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
         if not self._shared:
             return
         prices = self._prices or self.prices(since, until)
-        tasks = list(chain.from_iterable(self._tasks.values()))
+        tasks: dict[str, list[OnCluster]] = defaultdict(list)
+        for task in chain.from_iterable(self._tasks.values()):
+            tasks[task.cluster].append(task)
         for cluster, *billed in self._clusters(since, until, sorted(self._shared)):
             for stretch in self.stretch(cluster or "", billed, prices):
                 if any(
-                    task.cluster == cluster
-                    and task.start < stretch.ended_at
-                    and task.end > stretch.started_at
-                    for task in tasks
+                    task.start < stretch.ended_at and task.end > stretch.started_at
+                    for task in tasks[stretch.group]
                 ):
                     yield stretch
 
@@ -375,7 +379,9 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
         name = (
             next((record.name for record in used if record.name), ran.name if ran else None) or job
         )
+        broken = any(record.quantity is None for record in used)
         nothing = over is not None and not (used or clusters)
+        problem = NO_QUANTITY if broken else SEVERAL if len(clusters) > 1 else ""
         return Figure(
             vendor_id=id_,
             started_at=start,
@@ -384,11 +390,13 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
             tag=tag,
             user=next((record.user for record in used if record.user), None),
             labels={**labels, **({"job": name} if name else {})},
-            operation=OPERATIONS.get(ran.kind if ran else "", "RUN JOB"),
+            operation=OPERATIONS.get(ran.kind if ran else "", "RUN JOB")
+            if id_.isdigit()
+            else "UPDATE PIPELINE",
             meters=_meters(ran, used, shared),
             stated=stated,
             parts=rest,
-            problem=SEVERAL if len(clusters) > 1 else NOTHING if nothing else "",
+            problem=problem or (NOTHING if nothing else ""),
             final=over is None or over <= settled,
             error=ran.result if ran and ran.result and ran.result not in GOOD else None,
             resource=Resource(namespace=job, service=SYSTEM),
@@ -420,7 +428,7 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
             for what, unit_price, currency, source in found:
                 key = (what, record.unit, currency, str(unit_price))
                 before = stated[key].quantity if key in stated else Decimal(0)
-                quantity = before + record.quantity
+                quantity = before + (record.quantity or 0)
                 stated[key] = Stated(what, quantity, unit_price, currency, record.unit, source)
         return tuple(stated.values()), tuple(rest)
 
@@ -436,9 +444,14 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
     def _ask_for_lost(self) -> None:
         """Ask for the oldest of the runs that no table has heard of: Databricks may not either."""
         before = self.now() - OLD
-        left = [run for run in self._not_found() if run.started_at and run.started_at < before]
+        left = [
+            run
+            for run in self._not_found()
+            if run.started_at and run.started_at < before and run.id not in self._asked
+        ]
         here = self.client().config.host if left else ""
-        for run in left[:MOST_ASKED]:
+        for run in left[: MOST_ASKED - len(self._asked)]:
+            self._asked.add(run.id)
             if run.address is not None and run.address not in here:
                 continue  # another workspace's
             try:
@@ -465,7 +478,7 @@ def _order(record: Used) -> tuple[datetime, str, str]:
 
 def _meters(ran: Ran | None, used: Iterable[Used], shared: Iterable[OnCluster]) -> Meters:
     meters: dict[str, int | float | str] = {}
-    dbus = [record.quantity for record in used if record.unit == "DBU"]
+    dbus = [record.quantity for record in used if record.unit == "DBU" and record.quantity]
     if dbus:
         meters["dbus"] = _plain(sum(dbus, Decimal(0)))
     if ran is not None and ran.result:
@@ -480,7 +493,7 @@ def _unpriced(record: Used) -> Figure:
     return Figure(
         started_at=record.start,
         ended_at=record.end,
-        meters={"dbus": _plain(record.quantity)},
+        meters={"dbus": _plain(record.quantity or Decimal(0))},
         billed=("dbus",),
         dimensions=dimensions(record.sku, record.cloud),
     )

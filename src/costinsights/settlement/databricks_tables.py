@@ -31,7 +31,7 @@ ENDED = frozenset(("SUCCEEDED", "FAILED", "CANCELED", "CLOSED"))
 SHORTEST = timedelta(minutes=1)
 PRICES = """
 SELECT sku_name, cloud, usage_unit, unix_micros(price_start_time), unix_micros(price_end_time),
-       currency_code, pricing.effective_list.default
+       currency_code, coalesce(pricing.effective_list.default, pricing.default)
 FROM system.billing.list_prices
 WHERE price_end_time IS NULL OR price_end_time > TIMESTAMP '{since}'
 ORDER BY 1, 2, 3, 4
@@ -116,7 +116,9 @@ class SystemTables(History):
     def prices(self, since: datetime, until: datetime) -> ListPrices:
         """Read the list prices of a time."""
         query = filled(PRICES, since, until)
-        return ListPrices(ListPrice(*row) for row in self.ask(query, "list_prices"))
+        rows = self.ask(query, "list_prices")
+        # Without a price or a currency a line says nothing, and surely not that it is free.
+        return ListPrices(ListPrice(*row) for row in rows if row[5] and row[6])
 
     def stretch(self, group: str, billed: Row, prices: ListPrices) -> Iterator[Stretch]:
         """Yield what was billed for a warehouse or cluster; nothing if all of it was taken back.
@@ -273,7 +275,7 @@ class ListPrice:
     ) -> None:
         self.what = (sku, cloud, unit)
         self._start, self._end = int(start or 0), None if end is None else int(end)
-        self.currency = currency or "USD"
+        self.currency = currency or ""
         self.each = Decimal(each or 0)
 
     def holds(self, ended: int) -> bool:
