@@ -20,8 +20,8 @@ With ``tagging="native"`` a job, batch, session or inline template has the label
 ``costinsights-asset`` and ``costinsights-job`` beside the program's own.
 
 Not seen: further pages of a list, arguments and texts of jobs (never recorded), what Compute Engine,
-disks and Cloud Storage bill, clusters on GKE, jobs that ``gcloud`` or a schedule starts (settlement
-with ``--all`` finds them).
+disks and Cloud Storage bill, clusters on GKE, jobs that ``gcloud``, a schedule or ``googleapiclient``
+starts (settlement with ``--all`` finds them).
 """
 
 from __future__ import annotations

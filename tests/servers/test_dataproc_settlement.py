@@ -449,6 +449,21 @@ def test_what_does_not_pass_ends_the_run_and_the_next_one_goes_on(
     assert settled(dataproc, tmp_path).settled == 1
 
 
+@pytest.mark.parametrize("rest", [False, True])
+def test_credentials_that_expire_half_way_are_asked_for_anew(
+    dataproc: Dataproc, tmp_path: Path, rest: bool
+) -> None:
+    dataproc.cluster("etl", ago=4 * HOUR, gone=2 * HOUR)
+    started(dataproc, tmp_path)
+    dataproc.refuse("ListJobs", Refusal("UNAUTHENTICATED"))
+    report = settled(dataproc, tmp_path, rest=rest)
+    assert (report.settled, report.requests) == (1, 5)
+    started(dataproc, tmp_path)
+    dataproc.refuse("ListJobs", *[Refusal("UNAUTHENTICATED")] * 2)
+    with pytest.raises(SettlementError, match="credentials are not valid"):
+        settled(dataproc, tmp_path, rest=rest)
+
+
 def test_page_tokens_that_come_round_again_end_the_list(dataproc: Dataproc, tmp_path: Path) -> None:
     dataproc.cluster("etl", ago=4 * HOUR, gone=2 * HOUR)
     started(dataproc, tmp_path)
