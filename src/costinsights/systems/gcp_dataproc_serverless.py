@@ -38,7 +38,14 @@ SIZES = {
     "spark.executor.cores": "executor_cores",
     "spark.executor.instances": "executors",
 }
-METERS = (*BILLED, "accelerator_type", "malformed", *SNAPSHOT.values(), *SIZES.values())
+METERS = (
+    *BILLED,
+    "accelerator_type",
+    *SNAPSHOT.values(),
+    *SIZES.values(),
+    "malformed",
+    *(f"reported_{name}" for name in BILLED),
+)
 
 TIERS = frozenset(("standard", "premium"))
 SECOND = 10**9
@@ -53,20 +60,15 @@ def usage(workload: Any) -> Meters:
     info = workload.runtime_info
     if not info.HasField("approximate_usage"):
         return {}
-    found, meters = info.approximate_usage, dict[str, "int | float | str"]()
-    for name in BILLED:
-        value = getattr(found, name, 0)
-        if value < 0:
-            meters["malformed"] = f"{name} = {value}"
-        elif value or name == BILLED[0]:  # 0 DCU are free; what was not used needs no price
-            meters[name] = value
-    if "malformed" in meters:
-        # What it cost is not known then, whatever the other figures say.
-        return {
-            name if name == "malformed" else f"reported_{name}": value
-            for name, value in meters.items()
-        }
-    kind = getattr(found, "accelerator_type", "")
+    said = info.approximate_usage
+    figures = {name: int(getattr(said, name, 0)) for name in BILLED}
+    wrong = [f"{name} = {value}" for name, value in figures.items() if value < 0]
+    if wrong:  # what it cost is not known then, whatever the other figures say
+        reported: Meters = {f"reported_{name}": value for name, value in figures.items()}
+        return {**reported, "malformed": ", ".join(wrong)}
+    # 0 DCU are free; what else was not used needs no price.
+    meters: Meters = {name: value for name, value in figures.items() if value or name == BILLED[0]}
+    kind = getattr(said, "accelerator_type", "")
     if "milli_accelerator_seconds" in meters and kind:
         meters["accelerator_type"] = accelerator(kind)
     return meters
