@@ -125,7 +125,7 @@ def system_named(dbms: str) -> str:
     return next((key for start, key in SYSTEMS if name.startswith(start)), "other_sql")
 
 
-SERVER, DATABASE = "server|address|addr|servername|network address", "database|dbname"
+SERVER, DATABASE = "server|host|address|addr|servername|network address", "database|dbname"
 
 
 # In these it is known to be allowed (engines.md 5); behind VALUES, or in what is neither, it is left.

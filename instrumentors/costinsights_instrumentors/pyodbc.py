@@ -4,7 +4,8 @@ Measured: time in the driver, rows returned or affected, errors and cancellation
 cursors made earlier too, and of ``aioodbc``, which runs pyodbc in threads: there its calls are for
 whom they were made, as everywhere. The system is what the
 driver says of the server (SQL Server, PostgreSQL, SQLite …), without asking the server; a host name
-of Azure's makes it Azure SQL or Synapse. An ``executemany`` is one call, ``fast_executemany`` or
+of Azure's makes it Azure SQL or Synapse, and a driver for Arrow Flight SQL, which would ask, is
+taken for Dremio's. An ``executemany`` is one call, ``fast_executemany`` or
 not, and so is each of the catalogue functions (``tables``, ``columns`` …). Rows are counted while
 they are read: the charge is completed with the last one, or when the cursor is closed or used
 again. What a serverless pool of Synapse says of the data it processed is read from the cursor's
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
 CONNECTION, CURSOR = "pyodbc:Connection", "pyodbc:Cursor"
 # Of ODBC's SQLGetInfo; what a driver knows without asking the server.
-DATABASE_NAME, SERVER_NAME, DBMS_NAME = 16, 13, 17
+DRIVER_NAME, DATABASE_NAME, SERVER_NAME, DBMS_NAME = 6, 16, 13, 17
+ASKS = ("flight", "dremio")
+"""Drivers that ask the server what it is called (Arrow's for Flight SQL: GetInfoCache)."""
 NAMED = ("sql server", "freetds", "tdsodbc", "msodbcsql")
 """Drivers that tell a SQL Server the program's name."""
 LONGEST_NAME = 128  # of sys.dm_exec_sessions.program_name, nvarchar(128)
@@ -154,6 +157,10 @@ def _handle(connection: Any) -> object:
 
 def _place(connection: Any, words: dict[str, str]) -> Place:
     """Return where a connection leads: its own words, and behind them what its driver says."""
+    driver = f"{words.get('driver', '')} {connection.getinfo(DRIVER_NAME)}".lower()
+    if any(word in driver for word in ASKS):
+        # Dremio publishes it; where it leads elsewhere, a [[resource]] says so.
+        return Place(first(words, SERVER), words.get("port"), first(words, DATABASE), "dremio")
     system = system_named(str(connection.getinfo(DBMS_NAME)))
     database = first(words, DATABASE) or str(connection.getinfo(DATABASE_NAME))
     server = first(words, SERVER)

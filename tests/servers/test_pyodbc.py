@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
@@ -33,7 +34,6 @@ from tests.servers.tds_server import Count as Changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.backends import Server
 
@@ -550,6 +550,24 @@ def test_other_systems_go_by_what_their_driver_says(charges: Charges, tmp_path: 
     assert (charge.system, charge.rows) == ("sqlite", 2)
     assert (charge.resource.address, charge.resource.namespace) == (None, "shop.db")
     assert "secret-folder" not in charges.text()
+
+
+def test_a_driver_that_would_ask_its_server_for_its_name_is_not_asked(
+    charges: Charges, tmp_path: Path
+) -> None:
+    """By the name of its file, for Dremio's own driver cannot be had: behind it is SQLite's."""
+    odbc("SQLite3")
+    found = next(Path("/usr/lib").glob("*/odbc/libsqlite3odbc.so"))
+    library = tmp_path / "libarrow-flight-sql-odbc.so.1"
+    library.symlink_to(found)
+    file = tmp_path / "shop.db"
+    place = f"HOST=data.dremio.cloud;PORT=443;Database={file}"
+    connection = driver.connect(f"DRIVER={library};{place}", autocommit=True)
+    connection.execute("SELECT 1").fetchall()
+    connection.close()
+    charge = charges.one()
+    assert (charge.system, charge.resource.address) == ("dremio", "data.dremio.cloud")
+    assert (charge.resource.port, charge.resource.service) == (443, "dremio")
 
 
 def test_a_driver_that_knows_the_number_of_rows_beforehand(

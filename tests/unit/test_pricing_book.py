@@ -277,6 +277,13 @@ UNKNOWN: list[tuple[str, dict[str, int | float | str], str | None, dict[str, str
         {"worker_type": "Q.9X"},
         "workers alone has no price",
     ),
+    (
+        "snowflake",
+        {"clusters": 1, "warehouse_hours": 1},
+        "us-east-1",
+        {"edition": "standard", "warehouse_size": "9X-Large"},
+        "warehouse_size=9X-Large is not known, only X-Small, XS",
+    ),
     ("aws.redshift", {"node_hours": 1}, "us-east-1", {}, "say node_type (ra3.large,"),
     (
         "aws.emr",

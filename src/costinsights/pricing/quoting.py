@@ -209,7 +209,21 @@ class _Question:
         used = frozenset[str]().union(*(found.used for found in resolved.values()))
         for name in given:
             if name not in used:
-                raise _Unknown(f"{name} alone has no price: {self._recipes(name)}")
+                raise _Unknown(
+                    f"{name} alone has no price: {self._recipes(name)}{self._strange_words(name)}"
+                )
+
+    def _strange_words(self, name: str) -> str:
+        """Say which words the rules that take a meter do not know: a size, a tier."""
+        strange = {
+            f"; {term.dimension}={word} is not known, only {_some(list(term.table))}": None
+            for rule in self._rules
+            if any(term.meter == name for term in rule.terms)
+            for term in rule.terms
+            if (word := self._dims.get(term.dimension or "")) is not None
+            and plain(word) not in map(plain, term.table)
+        }
+        return "".join(strange)
 
     def _recipes(self, name: str) -> str:
         recipes = [
