@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Answer = dict[str, Any]
 
 STEPS_A_PAGE = 50
+ZONE = "us-west-2a"
 _numbers = itertools.count(1)
 
 
@@ -189,6 +190,7 @@ class EMR:
                 "NormalizedInstanceHours": cluster.normalized_hours,
                 "InstanceCollectionType": "INSTANCE_GROUP",
                 "StepConcurrencyLevel": 1,
+                "Ec2InstanceAttributes": {"Ec2AvailabilityZone": ZONE},
             }
         }
 

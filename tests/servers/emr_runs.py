@@ -10,7 +10,8 @@ from costinsights.settlement.aws_emr import EMRHistory
 from costinsights.settlement.aws_emr_containers import EMRContainersHistory
 from costinsights.settlement.aws_emr_serverless import EMRServerlessHistory
 from costinsights.settlement.settling import settle
-from tests.servers.charges import Charges
+from tests.servers.aws_emr import Instance
+from tests.servers.charges import Charges, instrumented
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from costinsights.records import Charge
     from costinsights.settlement.settling import Settled
+    from tests.servers.aws_emr import EMR, Cluster
     from tests.servers.aws_server import AWSServer
 
 SECRET = "s3cr3t-argument"
@@ -53,6 +55,15 @@ READERS = {
 }
 R5 = Decimal("1.26")
 """An hour of an r5.4xlarge in us-west-2: EC2's 1.008 and EMR's 0.252."""
+
+
+def launch(client: Any, emr: EMR, ledger: Path, steps: int = 2) -> Cluster:
+    """Start a cluster with steps in a program that does not wait for them; four machines come."""
+    with instrumented(ledger, "botocore"):
+        id_ = client.run_job_flow(**FLOW, Steps=STEPS * steps)["JobFlowId"]
+    cluster = emr.clusters[id_]
+    cluster.instances = [Instance("r5.4xlarge", 0) for _ in range(4)]
+    return cluster
 
 
 def submit(jobs: Any, application: str, **more: Any) -> str:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from costinsights.settlement.aws_emr_hours import Machine, slices
-from tests.servers.aws_emr import EMR, Cluster, Instance
+from tests.servers.aws_emr import EMR, Instance
 from tests.servers.aws_server import AWSServer, Refusal, aws_server
 from tests.servers.charges import instrumented
 from tests.servers.emr_runs import (
-    FLOW,
     HOUR,
     R5,
     REGION,
@@ -25,6 +19,7 @@ from tests.servers.emr_runs import (
     at_once,
     idle_of,
     latest,
+    launch,
     near,
     settled,
 )
@@ -59,15 +54,6 @@ def client(server: AWSServer) -> Iterator[Any]:
     client = server.client("emr", region_name=REGION)
     yield client
     client.close()
-
-
-def launch(client: Any, emr: EMR, ledger: Path, steps: int = 2) -> Cluster:
-    """Start a cluster with steps in a program that does not wait for them; four machines come."""
-    with instrumented(ledger, "botocore"):
-        id_ = client.run_job_flow(**FLOW, Steps=STEPS * steps)["JobFlowId"]
-    cluster = emr.clusters[id_]
-    cluster.instances = [Instance("r5.4xlarge", 0) for _ in range(4)]
-    return cluster
 
 
 def test_a_cluster_is_its_steps_and_idle(
@@ -350,39 +336,3 @@ def test_throttling_is_waited_for_and_a_permission_is_named(
     server.refuse(emr.service, operation, Refusal("ThrottlingException"), Refusal("X", status=503))
     assert settled("aws.emr", server, tmp_path).settled == 2
     assert server.counts(emr.service)[operation] == 3
-
-
-# --- the hours of a fleet --------------------------------------------------------------------------
-
-NOON = datetime(2026, 11, 23, 12, tzinfo=timezone.utc)
-EDGE = st.integers(0, 5 * HOUR * 10).map(lambda tenths: NOON + timedelta(seconds=tenths / 10))
-MACHINE = st.tuples(EDGE, st.one_of(st.none(), EDGE), st.sampled_from(["r5", "m5"])).map(
-    lambda found: Machine(
-        found[2], "on_demand", found[0], None if found[1] is None else max(found[0], found[1])
-    )
-)
-
-
-@given(st.lists(MACHINE, max_size=6), st.integers(0, 6))
-def test_slices_are_the_time_of_the_machines_however_they_are_read(
-    machines: list[Machine], cut: int
-) -> None:
-    until, middle = NOON + timedelta(hours=6), NOON + timedelta(hours=cut)
-    found = list(slices(machines, NOON, until))
-    assert found == [*slices(machines, NOON, middle), *slices(machines, middle, until)]
-    for one, following in pairwise(found):
-        assert one.started_at < one.ended_at <= following.started_at
-    for kind in ("r5", "m5"):
-        billed = timedelta(0)
-        for machine in machines:
-            if machine.type == kind:
-                ran = (machine.ended_at or until) - machine.started_at
-                whole = timedelta(seconds=max(60, -(-ran // timedelta(seconds=1))))
-                billed += ran if machine.ended_at is None else whole
-        assert (
-            sum(
-                (one.used.get((kind, "on_demand"), timedelta(0)) for one in found),
-                start=timedelta(0),
-            )
-            == billed
-        )

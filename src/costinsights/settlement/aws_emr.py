@@ -6,9 +6,10 @@ core-seconds where somebody has counted them (`core_seconds`), otherwise by time
 is a row of its own. A cluster that some charge waits for is read whole, because what ran beside a
 step decides about its share: three lists, whatever the number of its steps.
 
-A machine on the spot market has the price that the price book says for ``market = "spot"``; where
-that is not known EMR's part is still split, and the report says what is missing. EBS volumes are
-not in these answers.
+A machine on the spot market has the price of EC2's own history, where asking for that is switched on
+(`spot_history`), or else the one that the price book says for ``market = "spot"``; where neither is
+known EMR's part is still split, and the report says what is missing. EBS volumes are not in these
+answers.
 
 Calls and fields: docs.aws.amazon.com/emr/latest/APIReference. EMR keeps clusters for two months, and
 lists machines that are gone for 30 days, 2,000 of a cluster at most.
@@ -24,8 +25,9 @@ from costinsights.records import Resource
 from costinsights.settlement.asking import NoSuchThing
 from costinsights.settlement.aws import AWSHistory, AWSOptions
 from costinsights.settlement.aws_emr_files import numbers_in
-from costinsights.settlement.aws_emr_hours import Machine, machine_of, slices
-from costinsights.settlement.history import Figure, Plan, Stretch
+from costinsights.settlement.aws_emr_hours import Machine, Slice, machine_of, slices
+from costinsights.settlement.aws_emr_spot import Prices, prices_in
+from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch
 from costinsights.systems.aws_emr import (
     CLUSTER_ENDS,
     GOOD,
@@ -52,7 +54,7 @@ NO_SUCH_CLUSTER = ("InvalidRequestException",)
 NEXT = "Marker"
 MOST_MACHINES = 2000
 MOMENT = timedelta(microseconds=1)
-SPOT = ("ec2_instance_seconds", "emr_instance_seconds")
+EC2, EMR = "ec2_instance_seconds", "emr_instance_seconds"
 
 
 class EMROptions(AWSOptions, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +63,8 @@ class EMROptions(AWSOptions, frozen=True, forbid_unknown_fields=True):
     core_seconds: str = ""
     """A JSON file, ``{"application_1700000000000_0001": core-seconds}``: the executor core-seconds
     of YARN's applications, as Spark's event logs tell them. A step's own id may stand there too."""
+    spot_history: bool = False
+    """Whether to ask ``ec2:DescribeSpotPriceHistory`` what machines on the spot market cost."""
 
 
 class Cluster(NamedTuple):
@@ -234,7 +238,47 @@ class EMRHistory(AWSHistory):
         """Yield the time of each cluster's machines, by type and market."""
         for cluster in self._clusters.values():
             if cluster is not None and not cluster.problem:
-                yield from _stretches(cluster, since, until)
+                yield from self._stretches(cluster, since, until)
+
+    def _stretches(self, cluster: Cluster, since: datetime, until: datetime) -> Iterator[Stretch]:
+        spot = self._spot(cluster, until)
+        for piece in slices(cluster.machines, since, until):
+            for (kind, market), used in sorted(piece.used.items()):
+                # On demand EC2's price and EMR's come together; on the spot market one is known.
+                if market != "spot":
+                    yield _stretch(cluster, piece, kind, market, used, "instance_seconds")
+                    continue
+                yield _stretch(cluster, piece, kind, market, used, EMR)
+                known = spot.get(kind)
+                hour = None if known is None else known.over(piece.started_at, piece.ended_at)
+                yield _stretch(cluster, piece, kind, market, used, EC2, hour)
+
+    def _spot(self, cluster: Cluster, until: datetime) -> Mapping[str, Prices]:
+        """Return the prices of the cluster's machines on the spot market, as EC2 knows them."""
+        machines = [one for one in cluster.machines if one.market == "spot"]
+        place: Mapping[str, Any] = cluster.found.get("Ec2InstanceAttributes") or {}
+        zone = place.get("Ec2AvailabilityZone")
+        if not machines or not self.options.spot_history or not zone:
+            return {}
+        try:
+            rows = [
+                row
+                for page in self.pages(
+                    cluster.region,
+                    "describe_spot_price_history",
+                    service="ec2",
+                    InstanceTypes=sorted({one.type for one in machines}),
+                    ProductDescriptions=["Linux/UNIX"],
+                    AvailabilityZone=zone,
+                    StartTime=min(one.started_at for one in machines),
+                    EndTime=max(one.ended_at or until for one in machines),
+                )
+                for row in page.get("SpotPriceHistory") or ()
+            ]
+        except HistoryError as error:
+            self.missing(f"spot prices of {cluster.id} are not known: {error}")
+            return {}
+        return prices_in(rows, zone)
 
 
 def _of_step(
@@ -311,22 +355,32 @@ def _within(cluster: Cluster, moment: datetime) -> datetime:
     return max(first, min(moment, last - MOMENT))
 
 
-def _stretches(cluster: Cluster, since: datetime, until: datetime) -> Iterator[Stretch]:
-    for piece in slices(cluster.machines, since, until):
-        for (kind, market), used in sorted(piece.used.items()):
-            seconds = Decimal(used // MOMENT) / 10**6
-            # On demand EC2's price and EMR's come together; on the spot market one is known.
-            for meter in SPOT if market == "spot" else ("instance_seconds",):
-                yield Stretch(
-                    group=cluster.id,
-                    started_at=piece.started_at,
-                    ended_at=piece.ended_at,
-                    quantity=seconds,
-                    meter=meter,
-                    apart=meter == "ec2_instance_seconds",
-                    resource=_place(cluster),
-                    dimensions={"instance_type": kind, "market": market},
-                )
+def _stretch(
+    cluster: Cluster,
+    piece: Slice,
+    kind: str,
+    market: str,
+    used: timedelta,
+    meter: str,
+    hour: Decimal | None = None,
+) -> Stretch:
+    """Return what machines of one kind were paid for; `hour` is the price that EC2 states of one."""
+    seconds = Decimal(used // MOMENT) / 10**6
+    return Stretch(
+        group=cluster.id,
+        started_at=piece.started_at,
+        ended_at=piece.ended_at,
+        quantity=seconds,
+        meter=meter,
+        amount=None if hour is None else hour * seconds / 3600,
+        currency=None if hour is None else "USD",
+        unit_price=None if hour is None else round(hour, 10),
+        unit="" if hour is None else "instance-hour",
+        source="" if hour is None else "ec2:DescribeSpotPriceHistory",
+        apart=meter == EC2,
+        resource=_place(cluster),
+        dimensions={"instance_type": kind, "market": market},
+    )
 
 
 def _place(cluster: Cluster) -> Resource:
