@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 CANCELLED = 1  # google.rpc.Code
+TERMINATE = 2  # SessionOperationMetadata.SessionOperationType
 
 
 # --- where a call goes ---------------------------------------------------------------------------
@@ -225,10 +226,12 @@ def operation_states(future: Any, _: Any) -> Iterator[State]:
             project = found.reference.project_id or within.project
             yield job_state(job_name(project, within.region, found.reference.job_id), found)
         return
-    id_: str = (got(future.metadata, field) if field else "") or operation.name
+    metadata = future.metadata
+    id_: str = (got(metadata, field) if field else "") or operation.name
     if field == "job_id" and within is not None and id_ != operation.name:
         id_ = job_name(within.project, within.region, id_)
     word = None
-    if operation.HasField("error"):
+    # That a session could not be terminated is not its end.
+    if operation.HasField("error") and got(metadata, "operation_type") != TERMINATE:
         word = "CANCELLED" if operation.error.code == CANCELLED else "FAILED"
     yield State(id_, word is not None, None, word)

@@ -388,6 +388,22 @@ def test_a_session_is_premium_and_ends_when_it_is_terminated(
     assert (charge.amount, charge.basis, charge.error) == ("1.068000000000000", "metered", None)
 
 
+def test_a_session_that_could_not_be_terminated_has_not_ended_by_that(
+    dataproc: Dataproc, charges: Charges
+) -> None:
+    dataproc.seed("", **HOUR_OF_12, state="FAILED")
+    session = {"jupyter_session": {"kernel": "PYTHON"}}
+    with client(dataproc, "SessionController") as sessions:
+        sessions.create_session(parent=PARENT, session=session, session_id="s")
+        charges.new()
+        with pytest.raises(errors.Unknown):
+            sessions.terminate_session(name=f"{PARENT}/sessions/s").result(timeout=30)
+        assert charges.new() == []
+        sessions.get_session(name=f"{PARENT}/sessions/s")
+    charge = charges.one()
+    assert (charge.amount, charge.error and charge.error.type) == ("1.068000000000000", "FAILED")
+
+
 def test_the_disk_tier_of_a_sessions_template_is_not_guessed(
     dataproc: Dataproc, charges: Charges
 ) -> None:
