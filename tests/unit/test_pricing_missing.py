@@ -56,6 +56,23 @@ def test_each_gap_is_told_once_with_its_calls(ledger: Path) -> None:
     assert "edition" in snowflake.key
 
 
+def test_words_and_reasons_among_the_usage_count(tmp_path: Path) -> None:
+    """A job says what its price depends on, or why nothing can be said of it."""
+    program = Program(tmp_path)
+    here = Resource(namespace="orders", region="us-east-1")
+    for usage in (
+        {"workers": 2, "worker_type": "G.1X", "execution_seconds": 60},
+        {"workers": 2, "worker_type": "G.32X", "old_execution_seconds": 60},
+        {"workers": 2, "max_workers": 2, "unpriced": "ExecutionTime is 'ten'"},
+    ):
+        program.call(system="aws.glue", amount=None, resource=here, u=usage)
+    program.close()
+    gaps = {gap.key: gap.add for gap in found(tmp_path)}
+    assert gaps[NOTHING].startswith("aws.glue.etl.standard/us-east-1 prices calls from now on")
+    assert gaps[FIGURES] == "ExecutionTime is 'ten'"
+    assert any("dpus takes workers and worker_type" in add for add in gaps.values())
+
+
 def test_what_has_a_price_now_is_told_apart(ledger: Path) -> None:
     book = PriceBook.load(
         capacities=[{"name": "db", "host": "db.*", "price": "1.20", "currency": "USD"}]
