@@ -283,6 +283,38 @@ def test_a_worker_type_of_the_users_own_rule(client: Any, glue: Glue, tmp_path: 
         costinsights.uninstrument()
 
 
+def test_whether_a_failed_run_is_billed_is_a_rule(client: Any, glue: Glue, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        """
+        [[rule]]
+        name = "aws.glue.job_run"
+        system = "aws.glue"
+        meter = "dpu_seconds"
+        terms = [
+            { meter = "dpus" },
+            { meter = "execution_seconds", minimum = "60", increment = "1" },
+            { dimension = "ended", table = { "FAILED" = "0" }, default = "1" },
+        ]
+        source = "our bill of October"
+        """
+    )
+    glue.job("bad")
+    glue.job("late")
+    glue.seed("bad", state="FAILED")
+    glue.seed("late", state="TIMEOUT")
+    costinsights.instrument(
+        "botocore", ledger=tmp_path / "ledger", exporters=[], price_book=str(own)
+    )
+    try:
+        for job in ("orders", "bad", "late"):
+            wait(client, start(client, job), job)
+        amounts = [charge.amount for charge in Charges(tmp_path / "ledger").new()]
+        assert amounts == [STARTED, FREE, STARTED]
+    finally:
+        costinsights.uninstrument()
+
+
 def test_a_region_without_prices_is_unknown(
     server: AWSServer, glue: Glue, charges: Charges, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -64,7 +64,7 @@ BILLED = frozenset(
         "statements",
     )
 )
-DEPENDS_ON = ("worker_type", "execution_class", "generation")
+DEPENDS_ON = ("worker_type", "execution_class", "generation", "ended")
 METERS = (
     *sorted(BILLED),
     *DEPENDS_ON,
@@ -137,6 +137,8 @@ def job_run(run: Mapping[str, Any]) -> Told:
         old = reading.version in OLD and reading.is_spark
         meters |= reading.size()
         meters["old_execution_seconds" if old else "execution_seconds"] = seconds
+        if error is not None:
+            meters["ended"] = error
     problem = problem or reading.problem
     if not ended and (problem or not (_positive(used) or _positive(seconds))):
         meters, problem = {}, ""  # nothing is known yet
