@@ -21,12 +21,14 @@ from costinsights.cli.app import cli
 from costinsights.settlement.azure_sql import AzureSQLHistory
 from costinsights.settlement.history import MARK
 from costinsights.settlement.settling import SettlementError, WouldWake, settle
+from tests.servers import tds_fixtures
 from tests.servers.charges import Charges
 from tests.servers.tds_clients import as_resource, instrumented
-from tests.servers.tds_server import Fault, TdsServer, tds_server
+from tests.servers.tds_fixtures import at
+from tests.servers.tds_server import Fault, TdsServer
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from costinsights.records import Charge
@@ -61,27 +63,16 @@ USED = {
 }
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[TdsServer]:
-    with tds_server() as server:
-        server.execute(
-            "CREATE TABLE orders (a INTEGER); INSERT INTO orders SELECT range FROM range(7)"
-        )
-        yield server
+orders = tds_fixtures.orders
 
 
 @pytest.fixture
-def server(running: TdsServer) -> TdsServer:
-    running.forget()
-    running.seed("sys.database_service_objectives", [{"service_objective": "S1"}])
-    running.seed("sys.dm_db_resource_stats", [], **USED)
-    stored(running)
-    return running
-
-
-def at(moment: datetime) -> datetime:
-    """A moment as the views have it: UTC, and no word of that."""
-    return moment.astimezone(timezone.utc).replace(tzinfo=None)
+def server(orders: TdsServer) -> TdsServer:
+    orders.forget()
+    orders.seed("sys.database_service_objectives", [{"service_objective": "S1"}])
+    orders.seed("sys.dm_db_resource_stats", [], **USED)
+    stored(orders)
+    return orders
 
 
 def stored(server: TdsServer, *queries: dict[str, Any], hour: datetime = HOUR) -> None:

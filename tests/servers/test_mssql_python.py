@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,9 +9,10 @@ import pytest
 
 import costinsights
 from tests.backends import require
+from tests.servers import tds_fixtures
 from tests.servers.charges import Charges, text_of
 from tests.servers.tds_clients import as_resource, instrumented, processed
-from tests.servers.tds_server import ANSWER, Info, Rows, TdsServer, tds_server
+from tests.servers.tds_server import ANSWER, Info, Rows, TdsServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,29 +20,11 @@ if TYPE_CHECKING:
 
 # It loads Debian's libltdl7 and libgssapi-krb5-2.
 mssql_python = require("mssql_python")
-ROWS = 7
+ROWS = tds_fixtures.ROWS
 SECRET = "s3cr3t-41fe"
 
 
-@pytest.fixture(autouse=True)
-def strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours fails the test instead of being kept from it."""
-    monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[TdsServer]:
-    with tds_server() as server:
-        server.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b VARCHAR)")
-        yield server
-
-
-@pytest.fixture
-def server(running: TdsServer) -> TdsServer:
-    running.forget()
-    running.execute("DELETE FROM t")
-    running.execute(f"INSERT INTO t SELECT range, 'x' FROM range({ROWS})")
-    return running
+strict, running, server = tds_fixtures.strict, tds_fixtures.running, tds_fixtures.server
 
 
 @pytest.fixture
@@ -101,24 +83,12 @@ def test_rows_are_counted_however_they_are_read(
     assert (charge.rows, charge.partial, charge.revision) == (ROWS, False, 1)
 
 
-@pytest.mark.parametrize("how", ["close", "drop", "execute", "end"])
+@pytest.mark.parametrize("how", tds_fixtures.ENDS)
 def test_what_is_not_read_to_its_end_is_partial(
     connection: Any, charges: Charges, how: str
 ) -> None:
-    cursor = connection.cursor()
-    cursor.execute("SELECT a FROM t")
-    cursor.fetchone()
-    if how == "close":
-        cursor.close()
-    elif how == "execute":
-        cursor.execute("UPDATE t SET b = 'y' WHERE a = 1")
-    elif how == "drop":
-        del cursor
-        gc.collect()
-    else:
-        costinsights.uninstrument()
-    first = charges.new()[0]
-    assert (first.rows, first.partial) == (1, True)
+    tds_fixtures.leave(connection, how)
+    tds_fixtures.says_partial(charges)
 
 
 def test_what_is_changed_is_counted(connection: Any, charges: Charges) -> None:

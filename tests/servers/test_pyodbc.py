@@ -18,6 +18,7 @@ import costinsights
 from costinsights_instrumentors._tds import Messages, endpoint, has_several_results, labelled
 from costinsights_instrumentors.pyodbc import PyODBCInstrumentor
 from tests.backends import require
+from tests.servers import tds_fixtures
 from tests.servers.charges import Charges, milliseconds, text_of
 from tests.servers.tds_clients import (
     DRIVERS,
@@ -29,7 +30,7 @@ from tests.servers.tds_clients import (
     processed,
     pyodbc,
 )
-from tests.servers.tds_server import ANSWER, Info, Pause, Rows, TdsServer, tds_server
+from tests.servers.tds_server import ANSWER, Info, Pause, Rows, TdsServer
 from tests.servers.tds_server import Count as Changed
 
 if TYPE_CHECKING:
@@ -39,29 +40,11 @@ if TYPE_CHECKING:
 
 driver = pyodbc()
 aioodbc: Any = require("aioodbc")
-ROWS = 7
+ROWS = tds_fixtures.ROWS
 SECRET = "s3cr3t-41fe"
 
 
-@pytest.fixture(autouse=True)
-def strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours fails the test instead of being kept from it."""
-    monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[TdsServer]:
-    with tds_server() as server:
-        server.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b VARCHAR)")
-        yield server
-
-
-@pytest.fixture
-def server(running: TdsServer) -> TdsServer:
-    running.forget()
-    running.execute("DELETE FROM t")
-    running.execute(f"INSERT INTO t SELECT range, 'x' FROM range({ROWS})")
-    return running
+strict, running, server = tds_fixtures.strict, tds_fixtures.running, tds_fixtures.server
 
 
 @pytest.fixture

@@ -20,12 +20,14 @@ from costinsights.settlement.azure_synapse import KEPT, SynapseHistory
 from costinsights.settlement.history import MARK, HistoryError
 from costinsights.settlement.settling import SettlementError, settle
 from costinsights.settlement.tds import plain
+from tests.servers import tds_fixtures
 from tests.servers.charges import Charges
 from tests.servers.tds_clients import as_resource, instrumented
-from tests.servers.tds_server import Fault, TdsServer, tds_server
+from tests.servers.tds_fixtures import at
+from tests.servers.tds_server import Fault, TdsServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from costinsights.records import Charge
@@ -67,23 +69,17 @@ PROCESSED = {
 }
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[TdsServer]:
-    with tds_server() as server:
-        server.execute(
-            "CREATE TABLE orders (a INTEGER); INSERT INTO orders SELECT range FROM range(7)"
-        )
-        yield server
+orders = tds_fixtures.orders
 
 
 @pytest.fixture
-def server(running: TdsServer) -> TdsServer:
-    running.forget()
-    dedicated(running)
-    running.seed("sys.dm_pdw_exec_sessions", [], **SESSIONS)
-    running.seed("sys.database_service_objectives", [{"service_objective": "DW200c"}])
-    serverless(running)
-    return running
+def server(orders: TdsServer) -> TdsServer:
+    orders.forget()
+    dedicated(orders)
+    orders.seed("sys.dm_pdw_exec_sessions", [], **SESSIONS)
+    orders.seed("sys.database_service_objectives", [{"service_objective": "DW200c"}])
+    serverless(orders)
+    return orders
 
 
 def dedicated(server: TdsServer, *rows: dict[str, object]) -> None:
@@ -92,11 +88,6 @@ def dedicated(server: TdsServer, *rows: dict[str, object]) -> None:
 
 def serverless(server: TdsServer, *rows: dict[str, object]) -> None:
     server.seed("sys.dm_exec_requests_history", rows, **PROCESSED)
-
-
-def at(moment: datetime) -> datetime:
-    """A moment as Synapse's views have it: UTC, and no word of that."""
-    return moment.astimezone(timezone.utc).replace(tzinfo=None)
 
 
 def request(number: int, start: datetime, seconds: float, **more: object) -> dict[str, object]:
