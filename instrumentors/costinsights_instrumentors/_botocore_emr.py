@@ -18,6 +18,7 @@ from costinsights.systems.aws_emr import (
     METERS,
     STEP_ENDS,
     SYSTEM,
+    UNPRICED,
     Times,
     cluster_meters,
     cluster_of,
@@ -69,7 +70,7 @@ def _ended(id_: str, word: str, times: Times, meters: dict[str, Any]) -> State:
     return State(
         id_,
         True,
-        Usage(None, meters) if meters else None,
+        Usage(None, {**meters, **UNPRICED}),
         None if word in GOOD else word,
         None if whole is None else int(max(whole, 0) * 10**9),
     )

@@ -14,6 +14,7 @@ from costinsights.systems.aws_emr_containers import (
     ENDS,
     METERS,
     SYSTEM,
+    UNPRICED,
     Unknown,
     attempts_of,
     is_python,
@@ -70,7 +71,7 @@ def state(run: Mapping[str, Any]) -> State:
     return State(
         run.get("id") or "",
         word in ENDS,
-        Usage(None, meters) if meters else None,
+        Usage(None, {**meters, **UNPRICED}) if word in ENDS else None,
         None if word == "COMPLETED" else word,
         None if seconds is None else int(seconds * 10**9),
         _within(run),

@@ -135,6 +135,9 @@ def test_the_programs_own_question_tells_the_time_of_a_step(
     charge = charges.one()
     assert (charge.vendor_id, charge.partial, charge.basis) == (step, False, "unknown")
     assert (charge.usage["step_seconds"], charge.usage["queue_seconds"]) == (90, 20)
+    assert (
+        charge.usage["unpriced"] == "its share of the cluster's hours is not known: settle aws.emr"
+    )
     assert charge.error is not None
     assert charge.error.type == "FAILED"
     client.describe_step(ClusterId=id_, StepId=step)
@@ -462,4 +465,7 @@ def test_what_the_background_asks(
     own = tells.client(pods)
     [state] = tells.ask(own, [Waiting(job.id, job.cluster, job.cluster)])
     assert (state.done, state.error, state.within) == (True, "FAILED", job.cluster)
+    job.state, job.seconds = "RUNNING", None
+    [state] = tells.ask(own, [Waiting(job.id, job.cluster, job.cluster)])
+    assert (state.done, state.usage) == (False, None)
     tells.close(own)

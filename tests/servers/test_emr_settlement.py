@@ -100,13 +100,16 @@ def test_steps_that_waited_for_hours_are_found(
     cluster = launch(client, emr, tmp_path, steps=0)
     with instrumented(tmp_path, "botocore"):
         client.add_job_flow_steps(JobFlowId=cluster.id, Steps=STEPS)
-    [step] = cluster.steps
-    step.started, step.ended = 4 * HOUR, 5 * HOUR
+        [step] = cluster.steps
+        step.started, step.ended = 4 * HOUR, 5 * HOUR
+        client.describe_step(ClusterId=cluster.id, StepId=step.id)
+    assert "unpriced" in latest(tmp_path)[step.id].usage
     cluster.end(5 * HOUR)
     settled("aws.emr", server, tmp_path)
     found = latest(tmp_path)
     assert near(amount_of(found[step.id]), 4 * R5)
     assert near(idle_of(found), 16 * R5)
+    assert "unpriced" not in found[step.id].usage
     assert found[step.id].usage["queue_seconds"] == pytest.approx(4 * HOUR, abs=5)
 
 

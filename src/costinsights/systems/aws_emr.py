@@ -31,6 +31,9 @@ METERS = (
 """None of them has a price; `normalized_instance_hours` is AWS's rough size of a cluster, which it
 says itself is not what is billed."""
 
+UNPRICED = {"unpriced": f"its share of the cluster's hours is not known: settle {SYSTEM}"}
+"""What a charge says until settlement has been at it."""
+
 _CLUSTER = re.compile(r"(j-[0-9A-Za-z]+)(?::(\d+))?")
 
 

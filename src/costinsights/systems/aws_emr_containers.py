@@ -38,6 +38,9 @@ METERS = (
     "executor_memory_gb",
 )
 
+UNPRICED = {"unpriced": f"no answer says what its pods used: settle {SYSTEM}"}
+"""What a charge says until settlement has made an estimate."""
+
 # Where each kind of run has its parameters.
 DRIVERS = {
     "sparkSubmitJobDriver": "sparkSubmitParameters",
