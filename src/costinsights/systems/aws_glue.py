@@ -146,7 +146,7 @@ def job_run(run: Mapping[str, Any]) -> Told:
 
 
 def session(found: Mapping[str, Any]) -> Told:
-    """Read a `Session`, which is billed from its first moment to its last, idle or not.
+    """Read a `Session`, which is billed by its time, whatever it does in it.
 
     `DPUSeconds` is documented to be time by size; where it is less, it is what was used.
     """
