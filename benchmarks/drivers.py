@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from importlib import import_module
+from time import thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import nulldb, peers
+from benchmarks.measuring import WARM_UP
 from benchmarks.ours import NULL
 
 if TYPE_CHECKING:
@@ -27,7 +29,14 @@ class Driver:
     name: str
     system: str
     query = "SELECT id, customer, total FROM bench_orders WHERE id = %s"
-    reads_rows = True
+    calls = 200
+    """How often it is called in a round."""
+    warm_up = WARM_UP
+    quick_rounds = 25
+    clock: Callable[[], int] = staticmethod(thread_time_ns)
+    """What is measured, ns."""
+    reads: tuple[bool, ...] = (False, True)
+    """Whether a call reads its rows; each of these is measured."""
     contrib = True
     """OpenTelemetry contrib has an instrumentor of that name."""
     shared = True
@@ -89,7 +98,7 @@ class Null(Driver):
     name = NULL
     system = NULL
     shared = False
-    reads_rows = False
+    reads = (False,)
     contrib = False
 
     def __init__(self) -> None:
@@ -184,6 +193,7 @@ class PyMySQL(Driver):
 
 
 NAMES = (NULL, "sqlite3", "duckdb", "psycopg", "pymysql")
+WAREHOUSES = ("trino", "redshift_connector", "databricks_sql", "snowflake", "pyodbc")
 
 
 @contextmanager
@@ -194,6 +204,8 @@ def driver(name: str, folder: str) -> Generator[Driver]:
         tests.processes.Unavailable: there is no way to such a server here.
         ImportError: the driver is not installed.
     """
+    from benchmarks.warehouses import CLIENTS
+
     with ExitStack() as stack:
         found: Driver
         if name == NULL:
@@ -202,6 +214,8 @@ def driver(name: str, folder: str) -> Generator[Driver]:
             found = SQLite(folder)
         elif name == "duckdb":
             found = DuckDB()
+        elif name in CLIENTS:
+            found = CLIENTS[name](stack)
         else:
             kind = {"psycopg": Psycopg, "pymysql": PyMySQL}[name]
             found = kind(stack.enter_context(_server(name)))

@@ -52,7 +52,7 @@ class Recording:
         self._before = {
             place: (own, value)
             for place, (own, value) in before.items()
-            if self._hooked[place] is not value
+            if place[1] in vars(place[0]) and self._hooked[place] is not value
         }
 
     def off(self) -> None:
@@ -86,9 +86,11 @@ def recording(
     exporters: Iterable[Any] = (),
     exporter_options: dict[str, dict[str, object]] | None = None,
     ledger: str | None = None,
+    options: dict[str, object] | None = None,
 ) -> Generator[Recording]:
     """Record the calls of the driver of that name, each with labels and an amount."""
     config = {
+        **(options or {}),
         "capacity": [
             {"system": each, "price": PRICE_AN_HOUR, "currency": "USD"}
             for each in {system, _twin(system)}
@@ -98,19 +100,19 @@ def recording(
     }
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = ledger or folder
-        options: dict[str, Any] = {"ledger": place, "exporters": exporters, "config": config}
+        given: dict[str, Any] = {"ledger": place, "exporters": exporters, "config": config}
         if name == NULL:
             instrumentor: DBAPIInstrumentor = NullInstrumentor()
         else:
-            instrumentor = _instrumentor(name)
-        before = _places(instrumentor)
+            instrumentor = instrumentor_of(name)
+        before = places(instrumentor)
         if name == NULL:
-            costinsights.instrument(**options)
+            costinsights.instrument(**given)
             active = runtime.active()
             assert active is not None, "COSTINSIGHTS_DISABLED or OTEL_SDK_DISABLED is set"
             instrumentor.instrument(active.recorder)
         else:
-            costinsights.instrument(name, **options)
+            costinsights.instrument(name, **given)
         try:
             with costinsights.attribute(**LABELS):
                 yield Recording(instrumentor, before, place)
@@ -125,23 +127,24 @@ def _twin(system: str) -> str:
     return "mariadb" if system == "mysql" else system
 
 
-def _instrumentor(name: str) -> DBAPIInstrumentor:
+def instrumentor_of(name: str) -> DBAPIInstrumentor:
+    """Make our instrumentor of that name."""
     from costinsights.plugins import INSTRUMENTORS, find
 
     made: DBAPIInstrumentor = find(INSTRUMENTORS)[name].load()()
     return made
 
 
-def _places(instrumentor: DBAPIInstrumentor) -> Places:
+def places(instrumentor: DBAPIInstrumentor) -> Places:
     """Return what stands where the hooks of an instrumentor will be placed."""
     from importlib import import_module
 
     found: Places = {}
     for hook in instrumentor.hooks:
-        import_module(hook.target.partition(":")[0])
         try:
+            import_module(hook.target.partition(":")[0])
             owner, name = owner_of(hook.target)
             found[owner, name] = name in vars(owner), here(owner, name)
-        except AttributeError:  # not in this version of the driver
+        except (ImportError, AttributeError):  # not in this version of the driver
             continue
     return found

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OURS_IN_SPAN = "costinsights, inside a span of the program's"
-CALLS = 200
 ROUNDS = 60
-QUICK_ROUNDS = 25
 # By driver, and whether rows are read. sqlite3 makes rows while they are fetched, so with `fetchall`
 # a call is two entries; nothing was promised of DuckDB, whose hundred microseconds are its own.
 TARGET = 0.25
@@ -46,10 +44,16 @@ def measure(name: str, *, quick: bool = False) -> Outcome:
         folder = stack.enter_context(TemporaryDirectory(prefix="bench-"))
         found = stack.enter_context(driver(name, folder))
         outcome = Outcome()
-        for read in (False, True) if found.reads_rows else (False,):
+        for read in found.reads:
             with ExitStack() as once:
                 lanes = _lanes(once, found, quick=quick, read=read)
-                rounds = interleave(lanes, rounds=QUICK_ROUNDS if quick else ROUNDS, calls=CALLS)
+                rounds = interleave(
+                    lanes,
+                    rounds=found.quick_rounds if quick else ROUNDS,
+                    calls=found.calls,
+                    clock=found.clock,
+                    warm_up=found.warm_up,
+                )
             figure, table = _result(found, rounds, read=read)
             outcome.figures.append(figure)
             outcome.tables.append(table)
@@ -72,7 +76,7 @@ def _lanes(stack: ExitStack, found: Driver, *, quick: bool, read: bool) -> list[
         Lane(BARE_AGAIN, call(found.connect())),
         Lane(peers.CONTRIB, contrib(), leave=flush),
     ]
-    if not found.contrib or not quick:
+    if found.name == "duckdb" or not quick:
         raw = telemetry.span(call(found.connect()), attributes=True)
         lanes.append(Lane(peers.RAW_ATTRIBUTES, raw, leave=flush))
     if not quick:
@@ -120,7 +124,7 @@ def _check(ours: Recording) -> None:
 def _result(found: Driver, rounds: Rounds, *, read: bool) -> tuple[Figure, Table]:
     work = "execute and fetchall" if read else "execute"
     target = TARGETS.get((found.name, read), TARGET)
-    peer = peers.CONTRIB if found.contrib or found.name == NULL else peers.RAW_ATTRIBUTES
+    peer = peers.RAW_ATTRIBUTES if found.name == "duckdb" else peers.CONTRIB
     ratio = rounds.ratio(OURS, peer)
     table = Table(
         f"{found.name}, {work}: added caller CPU a call",

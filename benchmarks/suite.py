@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from benchmarks.drivers import NAMES, SERVER, pack
+from benchmarks.drivers import NAMES, SERVER, WAREHOUSES, pack
 from benchmarks.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # The module whose `measure` it is; a driver's name stands for that driver's overhead.
 BENCHMARKS = {
     **dict.fromkeys(NAMES, "overhead"),
+    **dict.fromkeys(WAREHOUSES, "overhead"),
+    "jobs": "jobs",
     "texts": "texts",
     "off": "off",
     "server": "server_side",

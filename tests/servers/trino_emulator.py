@@ -114,6 +114,7 @@ def _plain(value: Any) -> Any:
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body go together, or the client's kernel waits for 40 ms
 
     @property
     def emulator(self) -> Emulator:

@@ -1,0 +1,121 @@
+"""What starting a job costs the caller: added CPU of the calling thread, against a span of botocore's.
+
+The peer is OpenTelemetry's own instrumentation of botocore. The clock stands still inside of boto3
+(`benchmarks.warehouses.Inside`): what it shows is the work of whoever has wrapped the call.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import partial
+from importlib import import_module
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from benchmarks import peers
+from benchmarks.measuring import BARE, BARE_AGAIN, OURS, Lane, interleave
+from benchmarks.ours import recording
+from benchmarks.outcome import Figure, Outcome, Table
+from benchmarks.warehouses import Inside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TARGET = 0.25
+CALLS = 30
+ROUNDS = 30
+QUICK_ROUNDS = 9
+CONTRIB = "OpenTelemetry contrib, botocore"
+# Service, operation, the method of a client and its request.
+STARTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+    "aws.glue": ("glue", "StartJobRun", "start_job_run", {"JobName": "nightly"}),
+    "aws.athena": (
+        "athena",
+        "StartQueryExecution",
+        "start_query_execution",
+        {"QueryString": "SELECT 1", "WorkGroup": "primary"},
+    ),
+}
+ANSWERS: dict[str, Callable[[], dict[str, str]]] = {
+    "StartJobRun": lambda: {"JobRunId": f"jr_{uuid4().hex}"},
+    "StartQueryExecution": lambda: {"QueryExecutionId": str(uuid4())},
+}
+
+
+def measure(*, quick: bool = False) -> Outcome:
+    """Measure a start of each kind."""
+    from tests.servers.aws_server import aws_server
+
+    outcome = Outcome()
+    with aws_server() as aws:
+        for system, (service, operation, method, request) in STARTS.items():
+            answer = ANSWERS[operation]
+            aws.answer(service, operation, lambda _, answer=answer: answer())  # type: ignore[misc]  # mypy infers no lambda with a default
+            client = aws.client(service)
+            call = partial(getattr(client, method), **request)
+            figure, table = _start(system, call, quick=quick)
+            outcome.figures.append(figure)
+            outcome.tables.append(table)
+            client.close()
+    return outcome
+
+
+def _start(system: str, call: Callable[[], object], *, quick: bool) -> tuple[Figure, Table]:
+    clock = Inside()
+    telemetry = peers.OpenTelemetry()
+    module: Any = import_module("opentelemetry.instrumentation.botocore")
+    instrumentor = module.BotocoreInstrumentor()
+
+    def leave() -> None:
+        instrumentor.uninstrument()
+        telemetry.flush()
+
+    with ExitStack() as stack:
+        stack.callback(telemetry.provider.shutdown)
+        client: Any = import_module("botocore.client").BaseClient
+        name = "_make_api_call"
+        own = getattr(client, name)
+        setattr(client, name, clock.shim(own))
+        stack.callback(setattr, client, name, own)
+        ours = stack.enter_context(recording("botocore", system, options={"follow_jobs": False}))
+        ours.off()
+        lanes = [
+            Lane(BARE, call),
+            Lane(BARE_AGAIN, call),
+            Lane(
+                CONTRIB,
+                call,
+                lambda: instrumentor.instrument(tracer_provider=telemetry.provider),
+                leave,
+            ),
+            Lane(OURS, call, ours.on, ours.off),
+        ]
+        rounds = interleave(
+            lanes, rounds=QUICK_ROUNDS if quick else ROUNDS, calls=CALLS, clock=clock, warm_up=5
+        )
+        assert telemetry.exporter.taken, "the peer made no spans"
+        assert ours.writer.made == ours.writer.written > 0, "nothing was recorded"
+        ours.on()
+    table = Table(
+        f"{system}, starting a job: added caller CPU a call",
+        ("lane", "added µs", "quartiles", f"÷ {CONTRIB}"),
+        [
+            (
+                lane,
+                f"{rounds.cost(lane):.2f}",
+                "{:.2f} to {:.2f}".format(*rounds.spread(lane)),
+                f"{rounds.ratio(lane, CONTRIB):.3f}",
+            )
+            for lane in rounds.names
+        ],
+        f"the tests' server; outside of boto3 a bare call takes {median(rounds.base()):.2f} µs; "
+        f"noise (A/A) ±{rounds.noise():.2f} µs",
+    )
+    figure = Figure(
+        f"start-{system}",
+        f"caller CPU of starting a job of {system} with boto3, durable write, ÷ {CONTRIB}",
+        rounds.ratio(OURS, CONTRIB),
+        TARGET,
+    )
+    return figure, table
