@@ -16,9 +16,11 @@ An amount needs a price of ``core_seconds`` in the price book (docs/systems/spar
 price list. Charges are written when Spark's listeners hear of an end, moments after the action has
 returned.
 
-Not seen: what runs behind Spark Connect, of which only the server's driver knows; drivers that are
-not Python, and those that ``spark-submit`` starts in another process, unless they are instrumented
-themselves: settle their event logs. What the driver itself uses. Without pinned threads
+Of Spark Connect each operation is a pending charge under its operation id; what it used, only the
+server's driver knows: ``costinsights settle spark --all`` finds it in the server's event log.
+
+Not seen: drivers that are not Python, and those that ``spark-submit`` starts in another process,
+unless they are instrumented themselves: settle their event logs. What the driver itself uses. Without pinned threads
 (``PYSPARK_PIN_THREAD=false``) scopes do not reach jobs. Where the JVM lets nobody listen, as on
 shared clusters of Databricks, a word in the program's log says so.
 """
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
 
 START = Hook("pyspark:SparkContext._do_init", statement=None, leaf=True, optional=True)
 STOP = Hook("pyspark:SparkContext.stop", statement=None, leaf=True, optional=True)
+CONNECT = Hook(
+    "pyspark.sql.connect.client.reattach:ExecutePlanResponseReattachableIterator.__init__",
+    statement=None,
+    leaf=True,
+    optional=True,
+)
 JAVA = Hook("py4j.java_gateway:JavaMember.__call__", statement=None, leaf=True)
 
 
@@ -51,7 +59,7 @@ class PySparkInstrumentor(DBAPIInstrumentor):
     system = "spark"
     driver = "pyspark"
     supports = ("3.5", "5")
-    hooks = (START, STOP, JAVA)
+    hooks = (START, STOP, JAVA, CONNECT)
     connection = ""
     meters = METERS
     basis = "metered"
@@ -118,6 +126,11 @@ class Watch:
     def end(self, call: Call, result: Any, error: BaseException | None) -> None:
         if call.hook is START and error is None:
             self._instrumentor.listen(call.context, self.recorder)
+        elif call.hook is CONNECT and error is None:
+            if self._instrumentor.listening is None:  # the server is not in this very process
+                from costinsights_instrumentors._pyspark_connect import started
+
+                started(self._instrumentor, self.recorder, call.context)
         elif call.hook is STOP and self._instrumentor.listening is not None:
             listening, self._instrumentor.listening = self._instrumentor.listening, None
             listening.stopped()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from costinsights.systems.spark import COUNTED
 from costinsights.systems.spark_rest import BAD_TASKS, STAGE
 from tests.backends import unavailable
 from tests.processes import Unavailable
+from tests.servers.spark_connect import connect_server
 from tests.servers.spark_session import MAJORS, SECONDS, prepared, said, spark
 
 if TYPE_CHECKING:
@@ -330,3 +333,47 @@ def test_an_application_that_nobody_stopped_is_settled_from_its_log(
     assert {id_: figures(charge) for id_, charge in latest(tmp_path / "fresh").items()} == {
         id_: figures(charge) for id_, charge in alive.items()
     }
+
+
+# --- Spark Connect -------------------------------------------------------------------------------
+
+CLIENT = """
+import sys
+import costinsights
+costinsights.instrument("pyspark", ledger=sys.argv[1], exporters=[])
+from pyspark.sql import SparkSession
+spark = SparkSession.builder.remote(sys.argv[2]).getOrCreate()
+with costinsights.attribute(asset="remote"):
+    print("SUM", spark.range(0, 1000, 1, 2).groupBy().sum("id").collect()[0][0])
+spark.stop()
+"""
+
+
+def test_what_a_connect_client_asked_for_is_in_its_servers_log(tmp_path: Path) -> None:
+    try:
+        engine = spark("4")
+    except Unavailable as reason:
+        unavailable("Spark Connect 4", reason)
+    folder = prepared(tmp_path / "run")
+    with connect_server(engine, folder) as port:
+        client = subprocess.run(
+            [engine.python, "-c", CLIENT, str(folder / "ledger"), f"sc://127.0.0.1:{port}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COSTINSIGHTS_STRICT": "1"},
+            timeout=SECONDS,
+            check=False,
+        )
+    assert "SUM 499500" in client.stdout, client.stderr
+    (asked,) = latest(folder / "ledger").values()
+    assert (asked.operation, asked.partial, asked.amount) == ("CONNECT", True, None)
+    assert (asked.resource.address, asked.resource.port) == ("127.0.0.1", port)
+    assert asked.attribution["asset"] == "remote"
+    found = settled(folder, folder / "ledger", {"logs": [str(folder / "events")]})
+    assert (found.settled, found.added) == (1, 1)
+    done = latest(folder / "ledger")
+    assert sorted(charge.operation for charge in done.values()) == ["CONNECT", "IDLE"]
+    charge = done[asked.vendor_id or ""]
+    assert (charge.partial, charge.basis) == (False, "metered")
+    assert int(charge.usage["tasks"]) == 3
+    assert charge.usage["core_seconds"] == int(charge.usage["executor_run_time_ms"]) / 1000

@@ -306,6 +306,7 @@ class SparkHistory(History):
             text=text,
             error=unit.error,
             problem=unit.doubt,
+            also=application.operations(unit),
         )
 
     def _made(

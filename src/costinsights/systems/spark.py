@@ -61,12 +61,16 @@ OURS = "spark.costinsights."
 SCOPE = "spark.costinsights.scope"
 """The local property that carries the labels of the enclosing ``attribute(...)``, as JSON."""
 EXECUTION = "spark.sql.execution.id"
-KEPT = frozenset((EXECUTION, "spark.jobGroup.id", "spark.job.description"))
+TAGS = "spark.job.tags"
+KEPT = frozenset((EXECUTION, TAGS, "spark.jobGroup.id", "spark.job.description"))
 """Properties of a job that say what it belongs to, beside those that are ours."""
 
 IDLE = "IDLE"
 LOST = "LOST"
 FAILED = "FAILED"
+
+_OPERATION = re.compile(r"SparkConnect_(?:Execute|Operation)Tag_[^,]*_Operation_([0-9A-Fa-f-]{36})")
+"""How Spark Connect tags the jobs of an operation."""
 
 Meters = dict[str, "int | float | str"]
 
@@ -317,6 +321,10 @@ class Application:
     def text(self, unit: Unit) -> str | None:
         """Return the statement, where the description is one, as of a Thrift server."""
         return statement(unit.properties)
+
+    def operations(self, unit: Unit) -> tuple[str, ...]:
+        """Return the id of the Spark Connect operation that a unit belongs to, if it does."""
+        return tuple(dict.fromkeys(_OPERATION.findall(unit.properties.get(TAGS, ""))))
 
     def address(self) -> tuple[str | None, int | None]:
         """Return where the cluster is: the master's host and port, or ``local``, ``yarn``."""

@@ -11,7 +11,7 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, cast
 
-from costinsights.systems.spark import COUNTED, EXECUTION, Application
+from costinsights.systems.spark import COUNTED, EXECUTION, TAGS, Application
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,6 +145,7 @@ def _job(into: Application, row: Row, of: Mapping[int, int]) -> None:
         "spark.jobGroup.id": row.get("jobGroup"),
         "spark.job.description": row.get("description"),
         EXECUTION: of.get(number),
+        TAGS: ",".join(map(str, row.get("jobTags") or ())) or None,
     }
     into.job_started(
         number,
