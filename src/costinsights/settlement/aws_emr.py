@@ -17,7 +17,7 @@ lists machines that are gone for 30 days, 2,000 of a cluster at most.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,6 +104,8 @@ class EMRHistory(AWSHistory):
         self._lists: dict[str, Sequence[Mapping[str, Any]]] = {}
         """All clusters by region; a settlement reads twice, the second time from further back."""
         self._counted: Mapping[str, Decimal] = {}
+        self._from = datetime.max.replace(tzinfo=timezone.utc)
+        """Where the time begins that is settled: steps of before need nobody's counting."""
 
     def plan(self, since: datetime, until: datetime) -> Plan:
         """Say what will be asked for; all of it is free."""
@@ -126,6 +128,7 @@ class EMRHistory(AWSHistory):
 
     def read(self, since: datetime, until: datetime) -> Iterator[Figure]:
         """Yield the steps of each cluster that a charge waits for; with ``--all`` of all clusters."""
+        self._from = min(self._from, since)
         for region, waiting in self.by_region(self.waiting).items():
             wanted: dict[str, list[Waiting]] = {}
             for run in waiting:
@@ -174,7 +177,7 @@ class EMRHistory(AWSHistory):
             figure = _of_step(cluster, step, name, weights.get(step.get("Id") or "", Decimal(0)))
             if figure is None:
                 self.missing(f"a step of {id_} does not say when it was created")
-            elif figure.ended_at is None or figure.ended_at >= since or waiting:
+            elif figure.ended_at is None or figure.ended_at >= since:
                 yield figure
         whole = _of_cluster(cluster)
         if whole is not None:
@@ -219,7 +222,7 @@ class EMRHistory(AWSHistory):
         counted: dict[str, Decimal] = {}
         for step in cluster.steps:
             id_, (_, started, ended) = step.get("Id") or "", times_of(step)
-            if started is None or ended is None:
+            if started is None or ended is None or ended < self._from:
                 continue
             times[id_] = Decimal(max(0, (ended - started) // MOMENT)) / 10**6
             names = [name for name in (id_, *applications(step)) if name in self._counted]
