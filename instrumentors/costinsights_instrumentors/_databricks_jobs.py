@@ -94,11 +94,14 @@ def _state(run: Mapping[str, Any], host: str) -> State:
     return State(str(run.get("run_id")), over, usage, error, elapsed(run), host)
 
 
-def _update(sent: Sent, answer: Mapping[str, Any]) -> Iterator[State]:
-    found: Mapping[str, Any] = answer.get("update") or {}
-    over, error = update_ended(found)
-    usage = Usage(None, update_figures(found)) if over else None
-    yield State(str(found.get("update_id")), over, usage, error, within=sent.host)
+def _updates(sent: Sent, answer: Mapping[str, Any]) -> Iterator[State]:
+    """Of `get_update`, of `list_updates`, and of a pipeline, which names its latest ones."""
+    one: Any = answer.get("update")
+    several: Any = answer.get("updates") or answer.get("latest_updates") or ()
+    for found in (one,) if one else several:
+        over, error = update_ended(found)
+        usage = Usage(None, update_figures(found)) if over else None
+        yield State(str(found.get("update_id")), over, usage, error, within=sent.host)
 
 
 def _ours(client: Any) -> Any:
@@ -117,13 +120,14 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
                 yield _state(client.jobs.get_run(int(one.id)).as_dict(), one.within)
             else:
                 found = client.pipelines.get_update(one.namespace, one.id).as_dict()
-                yield from _update(Sent(one.within, {}), found)
+                yield from _updates(Sent(one.within, {}), found)
         except NotFound:
             continue
 
 
 FOLLOW = Follow(_ours, _ask)
 GET = Operation(SYSTEM, states=_one)
+UPDATES = Operation(SYSTEM, states=_updates)
 CALLS: Mapping[tuple[str, str], Operation] = {
     ("POST", "jobs/run-now"): Operation(SYSTEM, Start(_place, _run("RUN JOB")), follow=FOLLOW),
     ("POST", "jobs/runs/submit"): Operation(
@@ -132,9 +136,9 @@ CALLS: Mapping[tuple[str, str], Operation] = {
     ("POST", "jobs/runs/repair"): Operation(SYSTEM, Start(_place, _repaired), follow=FOLLOW),
     ("GET", "jobs/runs/get"): GET,
     ("GET", "jobs/runs/list"): Operation(SYSTEM, states=_many),
-    # Of a pipeline, by how many parts the path has.
+    # Of a pipeline, by how many parts the path has: pipelines/{id}/updates/{id}.
     ("POST", "3"): Operation(SYSTEM, Start(_place, _updated), follow=FOLLOW),
-    ("GET", "4"): Operation(SYSTEM, states=_update),
+    **dict.fromkeys((("GET", parts) for parts in "234"), UPDATES),
 }
 
 
@@ -150,7 +154,7 @@ def asked(target: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Asked 
     method = args[1] if len(args) > 1 else kwargs.get("method")
     what, parts = path[VERSIONED:], path[VERSIONED:].split("/")
     if parts[0] == "pipelines":
-        what = str(len(parts)) if parts[2:3] == ["updates"] else ""
+        what = str(len(parts)) if parts[2:3] in ([], ["updates"]) else ""
     operation = CALLS.get((str(method), what))
     if operation is None:
         return None

@@ -145,6 +145,12 @@ class Jobs:
                 return self._list(query)
             case "POST", ["pipelines", pipeline, "updates"]:
                 return self._update(pipeline, body or {})
+            case "POST", ["pipelines", _, "stop"]:
+                return {}
+            case "GET", ["pipelines", pipeline]:
+                return {"pipeline_id": pipeline, "state": "IDLE", **self._of(pipeline, "latest_")}
+            case "GET", ["pipelines", pipeline, "updates"]:
+                return self._of(pipeline, "")
             case "GET", ["pipelines", pipeline, "updates", update]:
                 return {"update": self._looked_at(pipeline, update)}
             case _:
@@ -268,6 +274,10 @@ class Jobs:
             "config": self.pipelines.get(pipeline, {}),
         }
         return {"update_id": update}
+
+    def _of(self, pipeline: str, prefix: str) -> Json:
+        names = [name for name, one in self.updates.items() if one["pipeline_id"] == pipeline]
+        return {f"{prefix}updates": [self._looked_at(pipeline, name) for name in reversed(names)]}
 
     def _looked_at(self, pipeline: str, update: str) -> Json:
         found = self.updates.get(update)

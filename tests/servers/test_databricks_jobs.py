@@ -240,6 +240,19 @@ def test_an_update_of_a_pipeline(charges: Charges, workspace: Workspace) -> None
     assert (charge.usage["serverless"], charge.usage["edition"]) == (1, "advanced")
 
 
+@pytest.mark.parametrize("way", ["stop_and_wait", "get", "list_updates"])
+def test_other_ways_to_learn_of_an_update(charges: Charges, workspace: Workspace, way: str) -> None:
+    workspace.jobs.result = "FAILED"
+    client = client_of(workspace)
+    update = client.pipelines.start_update(PIPELINE).update_id
+    assert charges.one().partial
+    getattr(client.pipelines, way)(PIPELINE)
+    charge = charges.one()
+    assert (charge.vendor_id, charge.partial) == (update, False)
+    assert charge.error is not None
+    assert charge.error.type == "FAILED"
+
+
 def test_what_is_refused_has_started_nothing(charges: Charges, workspace: Workspace) -> None:
     client = client_of(workspace)
     with pytest.raises(errors.DatabricksError, match=r"Job 999 does not exist") as refused:
