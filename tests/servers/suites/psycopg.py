@@ -10,7 +10,6 @@ that do not always pass.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,13 +19,14 @@ import venv
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from tests import backends, debian
 from tests.processes import Unavailable
+from tests.servers.suites.comparing import Comparison, Outcome, compared, read, tell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 # Apart from this file, whose name would hide the driver.
 PLUGIN = Path(__file__).parent / "plugin"
-AGAIN = 3
 # Tests of psycopg's that depend on the machine, or on tools beside the server.
 LEFT_OUT = "slow flakey timing mypy proxy subprocess crdb".split()
 
@@ -76,44 +75,13 @@ SUITES = {
 DISTRIBUTIONS = {"psycopg2": ("psycopg2", "psycopg2-binary"), "asyncpg": ("asyncpg", "asyncpg")}
 
 
-class Outcome(NamedTuple):
-    """How each test came out, how many calls we recorded and which errors of ours we swallowed."""
-
-    found: dict[str, str]
-    calls: int
-    swallowed: dict[str, int]
-
-
-class Comparison(NamedTuple):
-    """Both runs, and the tests that come out differently under us each time: bare, and ours."""
-
-    bare: Outcome
-    ours: Outcome
-    differences: dict[str, tuple[str | None, str | None]]
-
-
 def compare(suite: Suite, source: Path, server: Server, *arguments: str) -> Comparison:
     """Run a suite both ways, and what differs again."""
-    bare = run(suite, source, server, arguments, ours=False)
-    ours = run(suite, source, server, arguments, ours=True)
-    suspects = sorted(
-        test
-        for test in bare.found.keys() | ours.found.keys()
-        if bare.found.get(test) != ours.found.get(test) and test not in suite.known
+    return compared(
+        lambda chosen, ours: run(suite, source, server, chosen, ours=ours),
+        arguments,
+        known=suite.known,
     )
-    differences: dict[str, tuple[str | None, str | None]] = {}
-    for test in suspects:
-        pair = bare.found.get(test), ours.found.get(test)
-        for _ in range(AGAIN):
-            pair = (
-                run(suite, source, server, (test,), ours=False).found.get(test),
-                run(suite, source, server, (test,), ours=True).found.get(test),
-            )
-            if pair[0] == pair[1]:
-                break
-        else:
-            differences[test] = pair
-    return Comparison(bare, ours, differences)
 
 
 def run(
@@ -160,12 +128,7 @@ def run(
             text=True,
             check=False,
         )
-        try:
-            return Outcome(**json.loads(Path(environment["SUITE_OUT"]).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise RuntimeError(
-                f"the suite did not run: {done.stdout[-3000:]}{done.stderr}"
-            ) from None
+        return read(Path(environment["SUITE_OUT"]), done)
 
 
 def download(driver: str, target: Path) -> Path:
@@ -219,16 +182,7 @@ def main(arguments: list[str]) -> int:
     with backends.postgres() as server, tempfile.TemporaryDirectory(prefix="sdist-") as scratch:
         source = Path(rest.pop(0)) if rest else download(name, Path(scratch))
         result = compare(SUITES[name], source, server, *rest)
-    for label, outcome in (("bare", result.bare), ("ours", result.ours)):
-        outcomes = list(outcome.found.values())
-        counts = {kind: outcomes.count(kind) for kind in sorted(set(outcomes))}
-        print(f"{label}: {counts}; {outcome.calls} calls recorded")
-    print(f"our own errors, kept from the suite: {result.ours.swallowed or 'none'}")
-    for test, (bare, ours) in result.differences.items():
-        print(f"{test}: {bare} bare, {ours} under us")
-    print(f"{len(result.differences)} differences")
-    enough = list(result.ours.found.values()).count("passed") >= SUITES[name].least or bool(rest)
-    return 0 if enough and not result.differences else 1
+    return tell(result, 0 if rest else SUITES[name].least)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests import backends
-from tests.servers.suites.sqlite3 import Comparison, Outcome
+from tests.servers.suites.comparing import Comparison, Outcome, compared, read, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from tests.backends import Server
 
 PLUGIN = Path(__file__).parent / "plugin"
-AGAIN = 3
 LEAST = 100
 # What the suite asks for, and the server's account may make.
 DATABASES = ("test1", "test2")
@@ -35,26 +34,7 @@ DATABASES = ("test1", "test2")
 
 def compare(source: Path, server: Server, *arguments: str) -> Comparison:
     """Run the suite both ways, and what differs again."""
-    bare = run(source, server, arguments, ours=False)
-    ours = run(source, server, arguments, ours=True)
-    suspects = [
-        test
-        for test in sorted(bare.found.keys() | ours.found.keys())
-        if bare.found.get(test) != ours.found.get(test)
-    ]
-    differences: dict[str, tuple[str | None, str | None]] = {}
-    for test in suspects:
-        pair = bare.found.get(test), ours.found.get(test)
-        for _ in range(AGAIN):
-            pair = (
-                run(source, server, (test,), ours=False).found.get(test),
-                run(source, server, (test,), ours=True).found.get(test),
-            )
-            if pair[0] == pair[1]:
-                break
-        else:
-            differences[test] = pair
-    return Comparison(bare, ours, differences)
+    return compared(lambda chosen, ours: run(source, server, chosen, ours=ours), arguments)
 
 
 def run(source: Path, server: Server, arguments: Sequence[str], *, ours: bool) -> Outcome:
@@ -94,12 +74,7 @@ def run(source: Path, server: Server, arguments: Sequence[str], *, ours: bool) -
             text=True,
             check=False,
         )
-        try:
-            return Outcome(**json.loads(Path(environment["SUITE_OUT"]).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            raise RuntimeError(
-                f"the suite did not run: {done.stdout[-3000:]}{done.stderr}"
-            ) from None
+        return read(Path(environment["SUITE_OUT"]), done)
 
 
 def _make(server: Server) -> None:
@@ -122,16 +97,7 @@ def main(arguments: list[str]) -> int:
     source, *rest = arguments
     with backends.mariadb() as server:
         result = compare(Path(source), server, *rest)
-    for label, outcome in (("bare", result.bare), ("ours", result.ours)):
-        outcomes = list(outcome.found.values())
-        counts = {kind: outcomes.count(kind) for kind in sorted(set(outcomes))}
-        print(f"{label}: {counts}; {outcome.calls} calls recorded")
-    print(f"our own errors, kept from the suite: {result.ours.swallowed or 'none'}")
-    for test, (bare, ours) in result.differences.items():
-        print(f"{test}: {bare} bare, {ours} under us")
-    print(f"{len(result.differences)} differences")
-    enough = list(result.ours.found.values()).count("passed") >= LEAST or bool(rest)
-    return 0 if enough and not result.differences else 1
+    return tell(result, 0 if rest else LEAST)
 
 
 if __name__ == "__main__":
