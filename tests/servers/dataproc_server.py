@@ -24,6 +24,7 @@ from collections import deque
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -368,16 +369,13 @@ class Dataproc:
         return self._job(run)
 
     def _ListJobs(self, request: Any) -> Any:  # noqa: N802  the method's name
-        found = [self._job(run) for run in reversed(self.jobs.values())]
+        runs = self._since("insertTime", self.jobs, request)
         if request.cluster_name:
-            found = [job for job in found if job.placement.cluster_name == request.cluster_name]
-        since = re.search(r'insertTime >= "([^"]+)"', request.filter)
-        if since is not None:
-            found = [job for job in found if submitted(job) >= since[1]]
+            runs = [run for run in runs if run.asked.placement.cluster_name == request.cluster_name]
         if "status.state = ACTIVE" in request.filter:
-            found = [job for job in found if job.status.state.name in ("PENDING", "RUNNING")]
-        jobs, token = self._page(found, request)
-        return dp.ListJobsResponse(jobs=jobs, next_page_token=token)
+            runs = [run for run in runs if run.answered < run.figures.questions]
+        found, token = self._page(runs, request)
+        return dp.ListJobsResponse(jobs=[self._job(run) for run in found], next_page_token=token)
 
     def _job(self, run: Run, *, still: bool = False) -> Any:
         run.ended = not still and run.answered >= run.figures.questions
@@ -426,9 +424,10 @@ class Dataproc:
         return self._batch(self._known(self.batches, request.name))
 
     def _ListBatches(self, request: Any) -> Any:  # noqa: N802  the method's name
-        every = [self._batch(run) for run in reversed(self.batches.values())]
-        found, token = self._page(self._since(every, request), request)
-        return dp.ListBatchesResponse(batches=found, next_page_token=token)
+        found, token = self._page(self._since("create_time", self.batches, request), request)
+        return dp.ListBatchesResponse(
+            batches=[self._batch(run) for run in found], next_page_token=token
+        )
 
     def _CreateSession(self, request: Any) -> Any:  # noqa: N802  the method's name
         name = f"{request.parent}/sessions/{request.session_id}"
@@ -445,9 +444,10 @@ class Dataproc:
         return self._session(self._known(self.sessions, request.name))
 
     def _ListSessions(self, request: Any) -> Any:  # noqa: N802  the method's name
-        every = [self._session(run) for run in reversed(self.sessions.values())]
-        found, token = self._page(self._since(every, request), request)
-        return dp.ListSessionsResponse(sessions=found, next_page_token=token)
+        found, token = self._page(self._since("create_time", self.sessions, request), request)
+        return dp.ListSessionsResponse(
+            sessions=[self._session(run) for run in found], next_page_token=token
+        )
 
     def _TerminateSession(self, request: Any) -> Any:  # noqa: N802  the method's name
         run = self._known(self.sessions, request.name)
@@ -493,13 +493,11 @@ class Dataproc:
             figures.edit(plain(found))
         return found
 
-    def _since(self, every: Sequence[Any], request: Any) -> list[Any]:
-        since = re.search(r'create_time >= "([^"]+)"', request.filter)
-        return [
-            each
-            for each in every
-            if since is None or each.create_time.strftime("%Y-%m-%dT%H:%M:%SZ") >= since[1]
-        ]
+    def _since(self, field: str, runs: Mapping[str, Run], request: Any) -> list[Run]:
+        """Return the runs that a list's filter leaves, the newest first."""
+        since = re.search(rf'{field} >= "([^"]+)Z"', request.filter)
+        first = datetime.fromisoformat(since[1] + "+00:00").timestamp() if since else 0
+        return [run for run in reversed(runs.values()) if run.started >= first]
 
     # workflows
 
@@ -647,13 +645,6 @@ def plain(message: Any) -> Any:
 def stamp(seconds: float) -> dict[str, int]:
     """Return a `Timestamp`."""
     return {"seconds": int(seconds), "nanos": int(seconds % 1 * 10**6) * 1000}
-
-
-def submitted(job: Any) -> str:
-    """Return when a job was submitted, as filters have it."""
-    first = next(iter(job.status_history), job.status)
-    at = first.state_start_time
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ") if at else "9999"
 
 
 # --- the ways to it ------------------------------------------------------------------------------

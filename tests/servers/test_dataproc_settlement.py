@@ -178,6 +178,26 @@ def test_with_all_jobs_of_nobody_and_idle_clusters_are_charges(
     assert settled(dataproc, tmp_path, all=True).added == 0
 
 
+def test_what_ended_before_the_time_is_left_out(dataproc: Dataproc, tmp_path: Path) -> None:
+    dataproc.cluster("etl", ago=90 * HOUR, gone=2 * HOUR)
+    dataproc.ran("long-ago", ago=80 * HOUR)
+    with instrumented(tmp_path / "other", "dataproc"):
+        dataproc.ago = 70 * HOUR
+        client = dataproc.client("WorkflowTemplateService")
+        client.instantiate_workflow_template(name=f"{WITHIN}/workflowTemplates/t")
+        dataproc.ago = 3 * HOUR
+    started(dataproc, tmp_path)
+    report = settled(dataproc, tmp_path, all=True)
+    assert (report.figures, report.settled, report.added) == (1, 1, 0)
+    assert dataproc.counts()["ListJobs"] == 2
+    # But what waits from before the time is looked after, with the hours that it ran in.
+    dataproc.ago = 50 * HOUR
+    old = started(dataproc, tmp_path)[0]
+    dataproc.ago = 3 * HOUR
+    assert settled(dataproc, tmp_path).settled == 1
+    assert by_id(tmp_path)[old].basis == "allocated"
+
+
 def test_without_yarns_figures_jobs_are_weighed_by_their_time(
     dataproc: Dataproc, tmp_path: Path
 ) -> None:

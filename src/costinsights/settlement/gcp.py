@@ -165,6 +165,11 @@ def time_of(nanoseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=nanoseconds // 1000)
 
 
+def nanoseconds(moment: datetime) -> int:
+    """Return a moment in nanoseconds since the epoch."""
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
 def stamp(moment: datetime) -> str:
     """Write a moment as Google's filters have it."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

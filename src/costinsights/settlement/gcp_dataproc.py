@@ -28,6 +28,7 @@ from costinsights.settlement.gcp import (
     DataprocHistory,
     DataprocOptions,
     attribution,
+    nanoseconds,
     stamp,
     time_of,
 )
@@ -119,17 +120,26 @@ class DataprocHistoryOfClusters(DataprocHistory):
         """Yield all jobs of the time on the clusters in question, and the jobs that wait."""
         for (project, region), runs in self.places().items():
             known = self._place(project, region)
-            left = {run.id: run for run in runs}
+            wanted = dict.fromkeys(run.id for run in runs)
+            left = dict(wanted)
+            over = {
+                id_
+                for id_, metadata in known.workflows.items()
+                if id_ not in wanted and 0 < moment(metadata.end_time) <= nanoseconds(since)
+            }
             parts: dict[str, list[Any]] = {}
             for job in self._jobs(project, region, runs, since):
                 name = job_name(project, region, job.reference.job_id)
                 left.pop(name, None)
                 if name in known.steps:
-                    parts.setdefault(known.steps[name], []).append(job)
+                    if known.steps[name] not in over:
+                        parts.setdefault(known.steps[name], []).append(job)
                     continue
                 if known.submitted.get(name) in left:
                     name = known.submitted[name]
                     del left[name]
+                if name not in wanted and 0 < times(job).ended <= nanoseconds(since):
+                    continue
                 yield from self._figure(known, region, name, job)
             for id_ in list(left):
                 if id_ not in known.workflows:

@@ -22,7 +22,6 @@ JOB_METERS = ("run_time_ms", "attempts", "yarn_vcore_seconds", "yarn_memory_mb_s
 # ClusterStatus.State: a cluster that is stopped has no VM that runs; one in ERROR goes on costing
 # (cloud.google.com/dataproc/pricing).
 STOPPED = 7
-DELETING = 4
 LIGHTNING = 2
 """ClusterConfig.Engine."""
 LEAST = 60 * 10**9
