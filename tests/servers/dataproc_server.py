@@ -493,7 +493,7 @@ class Dataproc:
             figures.edit(plain(found))
         return found
 
-    def _since(self, field: str, runs: Mapping[str, Run], request: Any) -> list[Run]:
+    def _since(self, field: str, runs: dict[str, Run], request: Any) -> list[Run]:
         """Return the runs that a list's filter leaves, the newest first."""
         since = re.search(rf'{field} >= "([^"]+)Z"', request.filter)
         first = datetime.fromisoformat(since[1] + "+00:00").timestamp() if since else 0
