@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -196,3 +200,34 @@ def test_serverless_permission_and_throttling(
     report = settled("aws.emr_serverless", server, tmp_path)
     assert "architecture" in report.incomplete[0]
     assert settled("aws.emr_serverless", server, tmp_path).settled == 1
+
+
+SCRIPT = """
+import json, os, signal, sys
+import boto3, costinsights
+access, ledger, application = json.loads(sys.argv[1]), sys.argv[2], sys.argv[3]
+costinsights.instrument(ledger=ledger, exporters=[])
+client = boto3.client("emr-serverless", **access)
+client.start_job_run(
+    applicationId=application,
+    executionRoleArn="arn:aws:iam::123456789012:role/x",
+    jobDriver={"sparkSubmit": {"entryPoint": "s3://x/j.py"}},
+)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_run_of_a_killed_program_is_settled_by_another(
+    server: AWSServer, serverless: EMRServerless, tmp_path: Path
+) -> None:
+    application = serverless.application()
+    serverless.next = [Attempt(dict(BILLED))]
+    access = json.dumps({**server.access, "region_name": REGION})
+    program = subprocess.run(
+        [sys.executable, "-c", SCRIPT, access, str(tmp_path / "ledger"), application], check=False
+    )
+    assert program.returncode == -signal.SIGKILL
+    [id_] = serverless.runs
+    assert latest(tmp_path / "ledger")[id_].partial
+    settled("aws.emr_serverless", server, tmp_path / "ledger")
+    assert latest(tmp_path / "ledger")[id_].amount == AMOUNT
