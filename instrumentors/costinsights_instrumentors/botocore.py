@@ -4,11 +4,12 @@ Measured: Amazon Athena (``StartQueryExecution``). The charge is written when th
 started: its execution id, time in the client, workgroup and region. It is completed by the first
 answer of the program's own ``GetQueryExecution`` or ``BatchGetQueryExecution`` that tells of the
 end: bytes scanned, engine, planning, queue and total time, DPUs, whether an earlier result was
-used, failure and cancellation. Nothing is asked of AWS that the program does not ask, requests and
+used, failure and cancellation. No request of the program's is added or changed, requests and
 answers stay as they are, and ``ClientRequestToken`` is never touched: a start that is repeated with
 the same one is the same charge.
 
-- A query that the program never asks about stays pending until ``costinsights settle aws.athena``.
+- A query that the program does not ask about is asked for in the background, on a client of ours,
+  or by ``costinsights settle aws.athena``.
 - DDL and failed queries are free, cancelled ones pay for what they scanned; a result that is used
   again scans nothing and costs nothing.
 - A workgroup on a capacity reservation is not billed by bytes, and no answer says so: give its
