@@ -2,7 +2,8 @@
 
     python -m pytest tests/servers/by_hand_dbt.py
 
-dbt-databricks is not here: it speaks TLS only, and the emulator does not.
+dbt-databricks is not here: it speaks TLS only, which a proxy does, but begins with statements on the
+catalogue (``SHOW SCHEMAS IN``) that the emulator does not know.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 
 import costinsights
@@ -100,6 +101,12 @@ def test_tpch_on_the_real_server(server: Coordinator, charges: Charges) -> None:
     shown = server.page(f"/v1/query/{charge.vendor_id}")["queryStats"]
     assert charge.usage["processed_rows"] == shown["rawInputPositions"] == 60_175
     assert charge.usage["cpu_time_ms"] > 0  # type: ignore[operator]  # whole milliseconds
+
+
+@pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy")
+def test_pandas(server: Coordinator, charges: Charges) -> None:
+    assert len(pd.read_sql(THOUSAND, connect(server))) == 1000
+    assert charges.one().rows == 1000
 
 
 def test_parameters_are_the_query_that_ran(server: Coordinator, charges: Charges) -> None:
