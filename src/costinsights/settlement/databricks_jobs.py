@@ -26,8 +26,11 @@ import msgspec
 from costinsights.records import Resource
 from costinsights.settlement.asking import NoSuchThing, batches, patiently
 from costinsights.settlement.databricks_tables import (
+    DeniedError,
     SystemTables,
     TableOptions,
+    TooLargeError,
+    UnreadableError,
     dimensions,
     filled,
     literal,
@@ -222,8 +225,8 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
         starts = [run.started_at for run in self.waiting if run.started_at is not None]
         earliest = min([since, *starts]) - BEFORE
         self._take(earliest, since, until, None)
-        for some in batches(self._not_found(), IDS):
-            self._take(earliest, since, until, [run.id for run in some])
+        for some in batches([run.id for run in self._not_found()], IDS):
+            self._take_some(earliest, since, until, some)
         self._find_shared(since, until)
         self._prices = self.prices(earliest, until)
         for id_ in sorted({**self._runs, **self._used}):
@@ -235,6 +238,19 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
     def _not_found(self) -> list[Waiting]:
         known = self._runs.keys() | self._used.keys()
         return [run for run in self.waiting if run.id not in known]
+
+    def _take_some(
+        self, earliest: datetime, since: datetime, until: datetime, ids: Sequence[str]
+    ) -> None:
+        """Read what the tables have of these ids; of half as many where that is too much."""
+        try:
+            self._take(earliest, since, until, ids)
+        except TooLargeError:
+            if len(ids) == 1:
+                raise
+            middle = len(ids) // 2
+            self._take_some(earliest, since, until, ids[:middle])
+            self._take_some(earliest, since, until, ids[middle:])
 
     def _take(
         self, earliest: datetime, since: datetime, until: datetime, ids: Sequence[str] | None
@@ -260,43 +276,30 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
 
             return of
 
-        self._used.update(
-            self._usage(self.in_parts(asking(USAGE, BILLED, ID), since, until, "usage"))
-        )
+        def parts(query: str, which: str, id_: str, what: str) -> Iterable[list[Row]]:
+            of = asking(query, which, id_)
+            if ids is None:
+                return self.in_parts(of, since, until, what)
+            return [list(self.ask(of(since, until), what))]
+
+        self._used.update(self._usage(parts(USAGE, BILLED, ID, "usage")))
         for table, query, id_ in (
             ("job_run_timeline", RUNS, "run_id"),
             ("pipeline_update_timeline", UPDATES, "update_id"),
             ("job_task_run_timeline", TASKS, "job_run_id"),
         ):
-            for row in self._lakeflow(asking(query, WITHIN, id_), since, until, table):
-                if query is TASKS:
-                    self._task(row)
-                else:
-                    id_of, job, name, kind, start, end, result = row
-                    run = Ran(
-                        id_of or "",
-                        job or "",
-                        name,
-                        kind or "",
-                        moment(start),
-                        moment(end),
-                        result or "",
-                    )
-                    self._runs[run.id] = run
+            try:
+                for rows in parts(query, WITHIN, id_, f"system.lakeflow.{table}"):
+                    for row in rows:
+                        self._task(row) if query is TASKS else self._run(row)
+            except (UnreadableError, DeniedError) as error:
+                grant = f"; it takes: {error.grant}" if error.grant else ""
+                self.missing(f"there is the bill alone, without {table}: {error}{grant}")
 
-    def _lakeflow(
-        self,
-        query: Callable[[datetime, datetime], str],
-        since: datetime,
-        until: datetime,
-        table: str,
-    ) -> Iterator[Row]:
-        try:
-            for rows in self.in_parts(query, since, until, f"system.lakeflow.{table}"):
-                yield from rows
-        except HistoryError as error:
-            grant = f"; it takes: {error.grant}" if error.grant else ""
-            self.missing(f"there is the bill alone, without {table}: {error}{grant}")
+    def _run(self, row: Row) -> None:
+        id_, job, name, kind, start, end, result = row
+        run = Ran(id_ or "", job or "", name, kind or "", moment(start), moment(end), result or "")
+        self._runs[run.id] = run
 
     def _usage(self, parts: Iterable[list[Row]]) -> dict[str, list[Used]]:
         """Return the records of each run; each part of an answer has all of a run's."""

@@ -91,6 +91,10 @@ class SystemTables(History):
         """Let go of the client."""
         self._client = None
 
+    def renew(self) -> None:
+        """Log in anew, and keep what was read."""
+        self.close()
+
     def now(self) -> datetime:
         """Return the moment by which an hour's bill is young or old."""
         return datetime.now(timezone.utc)
@@ -190,9 +194,10 @@ class SystemTables(History):
         if "EXTERNAL_LINKS" in said or (answer.manifest is not None and answer.manifest.truncated):
             raise TooLargeError(f"{self.system}: {what} is too large for one answer")
         if any(word in said for word in ("INSUFFICIENT_PERMISSIONS", "does not have", "DENIED")):
-            raise self.denied(what)
+            refused = self.denied(what)
+            raise DeniedError(str(refused), grant=refused.grant)
         if state != "SUCCEEDED":
-            raise HistoryError(f"{self.system}: reading {what} ended as {state}: {said[:300]}")
+            raise UnreadableError(f"{self.system}: reading {what} ended as {state}: {said[:300]}")
         chunk = answer.result
         while chunk is not None:
             yield from chunk.data_array or ()
@@ -254,6 +259,14 @@ class SystemTables(History):
             return WorkspaceClient(product="costinsights", **given)
         except ValueError as error:
             raise HistoryError(f"{self.system}: {str(error).splitlines()[0]}") from None
+
+
+class DeniedError(HistoryError):
+    """A table may not be read."""
+
+
+class UnreadableError(HistoryError):
+    """A table cannot be read: its schema is not enabled, or it is another one than we know."""
 
 
 class TooLargeError(HistoryError):
