@@ -563,8 +563,9 @@ class Runs:
             self.open += span is not None
             forgotten = None
             if len(self._known) > MOST_RUNS:
-                _, forgotten = self._known.popitem(last=False)
+                oldest, forgotten = self._known.popitem(last=False)
                 self.open -= forgotten is not None
+                self.asked.pop(oldest, None)
         if forgotten is not None:
             self._pause(forgotten)
         return True

@@ -204,7 +204,7 @@ def table(found: Jobs, width: int | None, *, limit: int | None = None) -> list[L
         return [[Piece("No jobs in this ledger and this time.")]]
     lines: list[Line] = lay_out(_summary(found), width, rule_before=len(found.groups))
     if found.total.unpriced:
-        text = f"{count(found.total.unpriced)} of the settled have no price: costinsights prices missing"
+        text = f"{count(found.total.unpriced)} of the settled have no price yet"
         lines += [[], [Piece(text, "yellow")]]
     if found.jobs:
         shown = found.jobs if limit is None else found.jobs[:limit]
@@ -277,12 +277,18 @@ def _list(found: Jobs, shown: Sequence[Job]) -> list[Column]:
 
 
 def _advice(found: Jobs) -> Iterable[str]:
-    waiting = [group for group in found.groups if group.counts["pending"] + group.counts["running"]]
+    waiting = [
+        group
+        for group in found.groups
+        if group.counts["pending"] or group.counts["running"] or group.unpriced
+    ]
     for group in waiting:
         yield f"costinsights settle {group.system} --since 7d"
     for group in found.groups:
         if group.counts["lost"]:
             yield f"costinsights settle {group.system} --since 7d --lost  asks for lost ones again"
+    if found.total.unpriced:
+        yield "costinsights prices missing  says which prices there are not"
 
 
 def _places(amounts: Iterable[tuple[str, Decimal | None]]) -> dict[str, int]:
