@@ -125,6 +125,14 @@ def system_named(dbms: str) -> str:
     return next((key for start, key in SYSTEMS if name.startswith(start)), "other_sql")
 
 
+def asks(driver: str) -> bool:
+    """Tell whether an ODBC driver asks the server what that is called (Arrow's: GetInfoCache).
+
+    Dremio publishes it; where it leads elsewhere, a ``[[resource]]`` says so.
+    """
+    return any(word in driver.lower() for word in ("flight", "dremio"))
+
+
 SERVER, DATABASE = "server|host|address|addr|servername|network address", "database|dbname"
 
 

@@ -33,6 +33,7 @@ from costinsights_instrumentors._tds import (
     SERVER,
     Place,
     TDSInstrumentor,
+    asks,
     cursor_hooks,
     first,
     system_named,
@@ -47,10 +48,7 @@ if TYPE_CHECKING:
 CONNECTION, CURSOR = "pyodbc:Connection", "pyodbc:Cursor"
 # Of ODBC's SQLGetInfo; what a driver knows without asking the server.
 DRIVER_NAME, DATABASE_NAME, SERVER_NAME, DBMS_NAME = 6, 16, 13, 17
-ASKS = ("flight", "dremio")
-"""Drivers that ask the server what it is called (Arrow's for Flight SQL: GetInfoCache)."""
-NAMED = ("sql server", "freetds", "tdsodbc", "msodbcsql")
-"""Drivers that tell a SQL Server the program's name."""
+NAMED = ("sql server", "freetds", "tdsodbc", "msodbcsql")  # drivers that tell the program's name
 LONGEST_NAME = 128  # of sys.dm_exec_sessions.program_name, nvarchar(128)
 
 
@@ -157,15 +155,11 @@ def _handle(connection: Any) -> object:
 
 def _place(connection: Any, words: dict[str, str]) -> Place:
     """Return where a connection leads: its own words, and behind them what its driver says."""
-    driver = f"{words.get('driver', '')} {connection.getinfo(DRIVER_NAME)}".lower()
-    if any(word in driver for word in ASKS):
-        # Dremio publishes it; where it leads elsewhere, a [[resource]] says so.
+    if asks(f"{words.get('driver', '')} {connection.getinfo(DRIVER_NAME)}"):
         return Place(first(words, SERVER), words.get("port"), first(words, DATABASE), "dremio")
     system = system_named(str(connection.getinfo(DBMS_NAME)))
     database = first(words, DATABASE) or str(connection.getinfo(DATABASE_NAME))
-    server = first(words, SERVER)
     if system == "sqlite":
         return Place(None, None, file_name(database), system)
-    server = server or str(connection.getinfo(SERVER_NAME))
-    name = first(words, "app|application name")
-    return Place(server, words.get("port"), database, system, name)
+    server = first(words, SERVER) or str(connection.getinfo(SERVER_NAME))
+    return Place(server, words.get("port"), database, system, first(words, "app|application name"))
