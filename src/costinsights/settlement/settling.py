@@ -91,7 +91,7 @@ def settle(
     at = (now or datetime.now(timezone.utc)).astimezone(timezone.utc)
     reader = history or reader_of(system, loaded)
     try:
-        with suppressed(), alone(loaded.ledger, system), closing(reader):
+        with suppressed(), alone(loaded.ledger, system):
             run = _Run(
                 reader, loaded, at, everything=all, dry_run=dry_run, lost=lost, progress=progress
             )
@@ -172,18 +172,19 @@ class _Run:
         reader.everything = self._everything
         reader.waiting = runs.waiting
         reader.pending = tuple(dict.fromkeys(run.id for run in runs.waiting))
-        plan = self._plan(begin, end)
         report = Settled(
             system=self._system, since=begin, until=end, resumed=resumed, dry_run=self._dry_run
         )
-        report.plan = tuple(self._told(plan))
-        if said is not None:
-            said(report.plan)
-        if plan.wakes is not None and not wake:
-            raise WouldWake(
-                f"{plan.wakes} Nothing was asked of it: say --wake if that is all right"
-            )
-        history = read(reader, begin, end, self._now, self._progress)
+        with closing(reader):  # also where nothing is asked of it
+            plan = self._plan(begin, end)
+            report.plan = tuple(self._told(plan))
+            if said is not None:
+                said(report.plan)
+            if plan.wakes is not None and not wake:
+                raise WouldWake(
+                    f"{plan.wakes} Nothing was asked of it: say --wake if that is all right"
+                )
+            history = read(reader, begin, end, self._now, self._progress)
         horizon = min(end, self._now - reader.latency)
         costing = costs(
             history.figures,
