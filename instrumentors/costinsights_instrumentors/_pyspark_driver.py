@@ -36,7 +36,8 @@ WAIT_MS = 1000
 """So long the JVM keeps an answer back while it has nothing to say."""
 EXIT_MS = 2000
 """So long the end of a program that does not stop Spark waits for what is still on its way."""
-STOP_SECONDS = 10
+STOP_SECONDS = 5
+"""So long `SparkContext.stop` waits for the last word, which Spark has sent by then."""
 MOST_SCOPES = 1024
 MS = 10**6
 
@@ -52,8 +53,12 @@ class Carried(local):
 class Driver:
     """One SparkContext that is listened to."""
 
-    def __init__(self, instrumentor: DBAPIInstrumentor, context: Any, recorder: Recorder) -> None:
+    def __init__(
+        self, instrumentor: DBAPIInstrumentor, context: Any, recorder: Recorder, *, late: bool
+    ) -> None:
         """Listen from now on, and write the pending charge of what will have been idle.
+
+        `late` says that the application is at work already: what was idle only settlement knows.
 
         Raises:
             Exception: the JVM does not let us; nothing was changed.
@@ -76,9 +81,13 @@ class Driver:
         self._lock = RLock()
         self._pid = os.getpid()
         self._closing = False
-        with within(self._scope_of(None)):
-            self._idle = self._begin(None)
-            self._write_pending(self._idle)
+        self._idle: CostSpan | None = None
+        if self.application.id not in _begun:  # by us, before we were switched off and on again
+            _begun.add(self.application.id)
+            with within(self._scope_of(None)):
+                span = self._begin(None)
+                self._write_pending(span)
+            self._idle = None if late else span
         self._thread = Thread(target=self._listen, name="costinsights-spark", daemon=True)
         self._thread.start()
         atexit.register(self._at_exit)
@@ -249,9 +258,8 @@ class Driver:
                 with self._lock:
                     application, span = self.application, self._idle
                     # Spark is stopped when the JVM ends, some time after this: settlement knows.
-                    self._complete(
-                        span, application.latest, application.idle(application.latest), partial=True
-                    )
+                    until = application.latest
+                    self._complete(span, until, application.idle(until), partial=True)
             except Exception as error:  # noqa: BLE001  the JVM has gone before us
                 if not _is_lost(error):
                     swallow("Spark's listener", error)
@@ -278,11 +286,17 @@ def _is_lost(error: Exception) -> bool:
     return isinstance(error, OSError) or type(error).__name__ == "Py4JNetworkError"
 
 
-def listening(instrumentor: DBAPIInstrumentor, context: Any, recorder: Recorder) -> Driver | None:
+_begun: set[str] = set()
+"""Applications whose charge for idle time this process has written."""
+
+
+def listening(
+    instrumentor: DBAPIInstrumentor, context: Any, recorder: Recorder, *, late: bool = False
+) -> Driver | None:
     """Listen to a SparkContext; None, and a word about it, where that cannot be."""
     with suppressed():
         try:
-            return Driver(instrumentor, context, recorder)
+            return Driver(instrumentor, context, recorder, late=late)
         except Exception as error:  # noqa: BLE001  Spark goes on without us
             say(
                 "costinsights does not see what this Spark application does, because its JVM does "

@@ -11,6 +11,7 @@ code, so there is no jar to distribute, and nothing to add to a class path.
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 SOURCE = """
 package costinsights;
@@ -227,21 +228,32 @@ public final class Listener extends SparkListener {
 """
 
 
+_compiled: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""By the way to a JVM, the listener's class there. It is made once: py4j takes classes of one name
+for the same, whoever loaded them."""
+
+
 def attached(context: Any) -> Any:
-    """Compile the listener in the JVM of a SparkContext, put it on its bus, and return it.
+    """Put a listener on the bus of a SparkContext, and return it.
 
     Raises:
         py4j.protocol.Py4JError: the JVM is not one that lets us, as on a shared cluster of
             Databricks, or Spark's classes are not those of the versions that were tested.
     """
-    jvm, scala = context._jvm, context._jsc.sc()
-    thread = jvm.java.lang.Thread.currentThread()
-    compiler = jvm.org.codehaus.janino.SimpleCompiler()
-    compiler.setParentClassLoader(thread.getContextClassLoader())
-    compiler.cook(SOURCE)
-    kind = compiler.getClassLoader().loadClass("costinsights.Listener")
-    arguments = context._gateway.new_array(jvm.java.lang.Object, 1)
+    gateway, scala = context._gateway, context._jsc.sc()
+    kind = _compiled.get(gateway._gateway_client)
+    if kind is None:
+        kind = _compiled[gateway._gateway_client] = _class(context._jvm)
+    arguments = gateway.new_array(context._jvm.java.lang.Object, 1)
     arguments[0] = scala
     listener = kind.getConstructors()[0].newInstance(arguments)
     scala.addSparkListener(listener)
     return listener
+
+
+def _class(jvm: Any) -> Any:
+    compiler = jvm.org.codehaus.janino.SimpleCompiler()
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    compiler.setParentClassLoader(loader)
+    compiler.cook(SOURCE)
+    return compiler.getClassLoader().loadClass("costinsights.Listener")

@@ -84,12 +84,12 @@ class PySparkInstrumentor(DBAPIInstrumentor):
         super()._driver_imported(driver)
         context = getattr(getattr(driver, "SparkContext", None), "_active_spark_context", None)
         if context is not None and self.skipped is None and self.listening is None:
-            self.listen(context, cast("Watch", self.recorder()).recorder)
+            self.listen(context, cast("Watch", self.recorder()).recorder, late=True)
 
-    def listen(self, context: Any, recorder: Recorder) -> None:
+    def listen(self, context: Any, recorder: Recorder, *, late: bool = False) -> None:
         from costinsights_instrumentors._pyspark_driver import listening
 
-        self.listening = listening(self, context, recorder)
+        self.listening = listening(self, context, recorder, late=late)
 
     def uninstrument(self) -> None:
         super().uninstrument()

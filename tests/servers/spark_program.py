@@ -175,12 +175,16 @@ def pages(sc: Any) -> dict[str, Any]:
     return found
 
 
-def main() -> None:
-    for number in (0, 1):
-        (FOLDER / f"events{number}").mkdir()
+def switch_on() -> None:
     costinsights.instrument(
         "pyspark", ledger=FOLDER / "ledger", exporters=[], config=FOLDER / "costinsights.toml"
     )
+
+
+def main() -> None:
+    for number in (0, 1):
+        (FOLDER / f"events{number}").mkdir()
+    switch_on()
     with costinsights.attribute(run="1"):
         spark = session(0)
     print("DONE", json.dumps(everything(spark)), flush=True)
@@ -188,6 +192,10 @@ def main() -> None:
         input()  # until the tests have asked the application what they want to know
     spark.stop()
     spark = session(1)
+    if sys.argv[1] == "killed":  # after it was switched off and on again
+        costinsights.uninstrument()
+        spark.range(3).count()
+        switch_on()
     with costinsights.attribute(asset="orders"):
         rows = spark.range(0, 1000, 1, 2).groupBy().sum("id").count()
     print("STOPPED, and", rows, flush=True)

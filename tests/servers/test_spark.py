@@ -325,10 +325,13 @@ def test_an_application_that_nobody_stopped_is_settled_from_its_log(
     found = settled(ran.folder, ledger, {"logs": [str(log)]}, everything=everything)
     assert found.settled >= 1
     alive = of(application, latest(ledger))
-    assert sorted(charge.operation for charge in alive.values()) == ["IDLE", "SQL"]
+    # One of them ran while costinsights was switched off.
+    assert [one.attribution.get("asset") for one in alive.values() if one.operation == "SQL"] == (
+        ["orders"] if ran.ending == "leaves" else ["orders", None]
+    )
+    assert sum(charge.operation == "IDLE" for charge in alive.values()) == 1
     for charge in alive.values():
         assert (charge.partial, charge.basis) == (False, "metered")
-        assert charge.operation == "IDLE" or charge.attribution["asset"] == "orders"
     settled(ran.folder, tmp_path / "fresh", {"logs": [str(log)]})
     assert {id_: figures(charge) for id_, charge in latest(tmp_path / "fresh").items()} == {
         id_: figures(charge) for id_, charge in alive.items()

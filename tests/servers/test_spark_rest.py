@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from costinsights.settlement import asking
+from costinsights.settlement.history import HistoryError
 from costinsights.settlement.spark import PAGE, SparkHistory
 
 if TYPE_CHECKING:
@@ -207,6 +208,6 @@ def test_a_server_that_stumbles_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
         pass
     history = SparkHistory({"url": url})
     history.everything = True
-    with pytest.raises(asking.HistoryError, match="What was read is settled"):
+    with pytest.raises(HistoryError, match="What was read is settled"):
         list(history.read(SINCE, SINCE + timedelta(hours=1)))
     assert len(waited) == asking.ATTEMPTS - 1

@@ -11,12 +11,11 @@ since the epoch. Source: https://spark.apache.org/docs/latest/monitoring.html
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from urllib.parse import urlsplit
 
 from costinsights.attribution import clean_labels
+from costinsights.instrumentor import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -332,8 +331,7 @@ class Application:
         if "://" not in master:
             return (re.split(r"[\[:,]", master, maxsplit=1)[0] or None), None
         try:
-            parts = urlsplit(master.partition(",")[0])
-            return parts.hostname, parts.port
+            return address_of(master.partition(",")[0])
         except ValueError:
             return None, None
 
@@ -394,8 +392,10 @@ def labels(properties: Mapping[str, str], conf: Mapping[str, str]) -> dict[str, 
 
 def scope_of(properties: Mapping[str, str]) -> dict[str, str]:
     """Return the labels of the scope that a job was started in."""
+    from json import loads  # not for programs that have no Spark
+
     try:
-        found: object = json.loads(properties.get(SCOPE) or "{}")
+        found: object = loads(properties.get(SCOPE) or "{}")
     except (ValueError, RecursionError):
         return {}
     return clean_labels(cast("dict[str, Any]", found)) if isinstance(found, dict) else {}
