@@ -293,3 +293,14 @@ def test_what_an_ended_application_does_not_know_is_gone(tmp_path: Path) -> None
     found: Iterator[Any] = history.read(BEGUN, BEGUN + timedelta(hours=1))
     assert len(list(found)) == 2
     assert list(history.lost) == [f"{APPLICATION}/sql/77"]
+
+
+def test_who_watches_is_told_how_much_of_a_log_is_read(tmp_path: Path, logs: Path) -> None:
+    path = written(logs / APPLICATION, whole(20, 30))
+    history = SparkHistory({"logs": [str(logs)]})
+    history.everything = True
+    told: list[tuple[str, int, int | None]] = []
+    history.progress = lambda *what: told.append(what)
+    os.utime(path, (START / 1000 + 60, START / 1000 + 60))
+    assert len(list(history.read(BEGUN, BEGUN + timedelta(hours=1)))) == 21
+    assert told[-1] == ("reading event logs (bytes)", path.stat().st_size, path.stat().st_size)
