@@ -65,9 +65,9 @@ class Declared(msgspec.Struct, frozen=True, omit_defaults=True):
     region: str | None = None
     dimensions: Mapping[str, str] = {}
     hourly: Mapping[str, str] = {}
+    source: str = ""
     facts: Mapping[str, str] = {}
     """What else its cloud says of it, and no hour's price depends on: storage, I/O."""
-    source: str = ""
 
     def fits(self, resource: Resource) -> bool:
         """Tell whether it speaks of this resource."""
