@@ -300,7 +300,11 @@ def test_who_watches_is_told_how_much_of_a_log_is_read(tmp_path: Path, logs: Pat
     history = SparkHistory({"logs": [str(logs)]})
     history.everything = True
     told: list[tuple[str, int, int | None]] = []
-    history.progress = lambda *what: told.append(what)
+
+    def watch(what: str, done: int, total: int | None) -> None:
+        told.append((what, done, total))
+
+    history.progress = watch
     os.utime(path, (START / 1000 + 60, START / 1000 + 60))
     assert len(list(history.read(BEGUN, BEGUN + timedelta(hours=1)))) == 21
     assert told[-1] == ("reading event logs (bytes)", path.stat().st_size, path.stat().st_size)
