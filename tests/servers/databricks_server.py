@@ -45,6 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     """Takes requests of all three kinds apart, and keeps them."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body go together, or the client's kernel waits for 40 ms
 
     def log_message(self, format: str, *_: object) -> None:  # noqa: A002  the base's name
         pass
