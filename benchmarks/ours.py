@@ -90,13 +90,13 @@ def recording(
 ) -> Generator[Recording]:
     """Record the calls of the driver of that name, each with labels and an amount."""
     config = {
-        **(options or {}),
         "capacity": [
             {"system": each, "price": PRICE_AN_HOUR, "currency": "USD"}
             for each in {system, _twin(system)}
         ],
         "disabled_instrumentors": ["*"],
         **({"exporter": exporter_options} if exporter_options else {}),
+        **(options or {}),
     }
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = ledger or folder

@@ -76,6 +76,8 @@ class DBAPIInstrumentor:
     """Hooks of kind "connect" where connections are made, placed only for ``tagging="native"``."""
     unlocks: ClassVar[bool] = False
     """Whether its C types are hooked in place, where this Python lets us."""
+    usual: ClassVar[bool] = True
+    """Whether its calls are statements on connections, for which there is a short way."""
     package: ClassVar[str | None] = None
     """What to ask pip for, where that is not the plug-in's extra."""
     meters: ClassVar[tuple[str, ...]] = ()

@@ -247,6 +247,7 @@ class JobInstrumentor(DBAPIInstrumentor):
     """Wraps a client library whose calls start jobs and ask after them."""
 
     connection = ""
+    usual = False  # a call is looked through first (`Watch`)
 
     def __init__(self) -> None:
         super().__init__()

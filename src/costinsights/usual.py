@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def may_be_usual(probe: Probe) -> bool:
     """Tell whether calls of a hook can be usual ones: nothing but rows is asked about them."""
     return (
-        probe.plain
+        probe.instrumentor.usual
+        and probe.plain
         and probe.batch is None
         and not probe.prepares
         and not probe.begins
