@@ -92,7 +92,7 @@ def listener(tasks: int) -> float:
     used = {name: after[name] - before.get(name, 0.0) for name in after}
     executors = sum(spent for name, spent in used.items() if name.startswith(EXECUTOR))
     driver = sum(used.values()) - executors
-    share = (listening + ours) / (driver + ours)
+    share: float = (listening + ours) / (driver + ours)
     for name, spent in sorted(used.items(), key=lambda item: -item[1])[:6]:
         print(f"  {spent:8.2f} s  {name}")
     print(
