@@ -150,6 +150,26 @@ def test_what_was_compacted_away_is_said(tmp_path: Path, logs: Path) -> None:
     assert "compacted" in found.incomplete[0]
 
 
+def test_who_watches_sees_how_much_of_a_log_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / APPLICATION, whole(10, 3))
+    seen: list[tuple[str, int, int | None]] = []
+    settle(
+        "spark",
+        BEGUN,
+        all=True,
+        dry_run=True,
+        history=SparkHistory({"logs": [str(path)]}),
+        ledger=tmp_path / "ledger",
+        now=BEGUN + timedelta(hours=4),
+        progress=lambda *told: seen.append(told),
+    )
+    size = path.stat().st_size
+    assert [told for told in seen if told[0].startswith("reading event logs")][-1][1:] == (
+        size,
+        size,
+    )
+
+
 def test_a_torn_line_is_still_being_written(tmp_path: Path, logs: Path) -> None:
     text = "\n".join([*beginning(), *execution(0, 2), *execution(1, 2, ends=False)])
     path = logs / f"{APPLICATION}.inprogress"

@@ -152,6 +152,7 @@ class _Run:
         self._dry_run = dry_run
         self._lost = lost
         self._progress: Callable[[str, int, int | None], None] = progress or _nothing
+        reader.progress = self._progress
         self._book = _price_book(config)
         self._decisions = Decisions(
             reader, self._book, config.rules, now, everything=everything, service=config.service
