@@ -161,7 +161,7 @@ def test_who_watches_sees_how_much_of_a_log_is_read(tmp_path: Path) -> None:
         history=SparkHistory({"logs": [str(path)]}),
         ledger=tmp_path / "ledger",
         now=BEGUN + timedelta(hours=4),
-        progress=lambda *told: seen.append(told),
+        progress=lambda what, done, of: seen.append((what, done, of)),
     )
     size = path.stat().st_size
     assert [told for told in seen if told[0].startswith("reading event logs")][-1][1:] == (
