@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
-from statistics import median
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -17,6 +16,7 @@ from benchmarks import peers
 from benchmarks.measuring import BARE, BARE_AGAIN, OURS, Lane, interleave
 from benchmarks.ours import recording
 from benchmarks.outcome import Figure, Outcome, Table
+from benchmarks.overhead import added
 from benchmarks.warehouses import Inside
 
 if TYPE_CHECKING:
@@ -99,21 +99,8 @@ def _start(system: str, call: Callable[[], object], *, quick: bool) -> tuple[Fig
         assert telemetry.exporter.taken, "the peer made no spans"
         assert ours.writer.made == ours.writer.written > 0, "nothing was recorded"
         ours.on()
-    table = Table(
-        f"{system}, starting a job: added caller CPU a call",
-        ("lane", "added µs", "quartiles", f"÷ {CONTRIB}"),
-        [
-            (
-                lane,
-                f"{rounds.cost(lane):.2f}",
-                "{:.2f} to {:.2f}".format(*rounds.spread(lane)),
-                f"{rounds.ratio(lane, CONTRIB):.3f}",
-            )
-            for lane in rounds.names
-        ],
-        f"the tests' server; outside of boto3 a bare call takes {median(rounds.base()):.2f} µs; "
-        f"noise (A/A) ±{rounds.noise():.2f} µs",
-    )
+    bare = "the tests' server; a bare call, outside of boto3,"
+    table = added(f"{system}, starting a job", rounds, CONTRIB, bare)
     figure = Figure(
         f"start-{system}",
         f"caller CPU of starting a job of {system} with boto3, durable write, ÷ {CONTRIB}",

@@ -121,26 +121,30 @@ def _check(ours: Recording) -> None:
     assert writer.made == writer.written, (writer.made, writer.written, writer.dropped)
 
 
+def added(title: str, rounds: Rounds, peer: str, bare: str) -> Table:
+    """Show what each lane has added to a call."""
+    return Table(
+        f"{title}: added caller CPU a call",
+        ("lane", "added µs", "quartiles", f"÷ {peer}"),
+        [
+            (
+                lane,
+                f"{rounds.cost(lane):.2f}",
+                "{:.2f} to {:.2f}".format(*rounds.spread(lane)),
+                f"{rounds.ratio(lane, peer):.3f}",
+            )
+            for lane in rounds.names
+        ],
+        f"{bare} {median(rounds.base()):.2f} µs; noise (A/A) ±{rounds.noise():.2f} µs",
+    )
+
+
 def _result(found: Driver, rounds: Rounds, *, read: bool) -> tuple[Figure, Table]:
     work = "execute and fetchall" if read else "execute"
     target = TARGETS.get((found.name, read), TARGET)
     peer = peers.RAW_ATTRIBUTES if found.name == "duckdb" else peers.CONTRIB
     ratio = rounds.ratio(OURS, peer)
-    table = Table(
-        f"{found.name}, {work}: added caller CPU a call",
-        ("lane", "added µs", "quartiles", f"÷ {peer}"),
-        [
-            (
-                name,
-                f"{rounds.cost(name):.2f}",
-                "{:.2f} to {:.2f}".format(*rounds.spread(name)),
-                f"{rounds.ratio(name, peer):.3f}",
-            )
-            for name in rounds.names
-        ],
-        f"{found.version()}; bare call {median(rounds.base()):.2f} µs; "
-        f"noise (A/A) ±{rounds.noise():.2f} µs",
-    )
+    table = added(f"{found.name}, {work}", rounds, peer, f"{found.version()}; bare call")
     figure = Figure(
         f"overhead-{found.name}{'-read' if read else ''}",
         f"caller CPU of {work} on {found.name}, full path with durable write, ÷ {peer}"

@@ -7,19 +7,17 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costinsights.settlement.aws_emr_hours import Machine, slices
 from costinsights.settlement.aws_emr_spot import prices_in
+from tests.servers import emr_fixtures
 from tests.servers.aws_emr import EMR, Instance
-from tests.servers.aws_server import AWSServer, Refusal, aws_server
+from tests.servers.aws_server import AWSServer, Refusal
 from tests.servers.emr_runs import (
     HOUR,
-    REGION,
     amount_of,
-    at_once,
     latest,
     launch,
     near,
@@ -27,35 +25,11 @@ from tests.servers.emr_runs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours fails the test; credentials are boto3's own, and nothing is waited for."""
-    monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr("costinsights.settlement.asking.sleep", at_once)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AWSServer]:
-    with aws_server() as aws:
-        yield aws
-
-
-@pytest.fixture
-def emr(server: AWSServer) -> EMR:
-    return EMR(server)
-
-
-@pytest.fixture
-def client(server: AWSServer) -> Iterator[Any]:
-    client = server.client("emr", region_name=REGION)
-    yield client
-    client.close()
+environment, server = emr_fixtures.environment, emr_fixtures.server
+emr, client = emr_fixtures.emr, emr_fixtures.client
 
 
 def test_spot_prices_of_ec2s_own_history(

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.servers import emr_fixtures
 from tests.servers.aws_emr import Attempt, EMRServerless
-from tests.servers.aws_server import AWSServer, Refusal, aws_server
+from tests.servers.aws_server import AWSServer, Refusal
 from tests.servers.charges import instrumented
 from tests.servers.emr_runs import (
     AMOUNT,
     BILLED,
     HOUR,
     REGION,
-    at_once,
     latest,
     settled,
     submit,
@@ -29,19 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of ours fails the test; credentials are boto3's own, and nothing is waited for."""
-    monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr("costinsights.settlement.asking.sleep", at_once)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[AWSServer]:
-    with aws_server() as aws:
-        yield aws
+environment, server = emr_fixtures.environment, emr_fixtures.server
 
 
 @pytest.fixture
