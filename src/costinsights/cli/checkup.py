@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -200,7 +201,9 @@ def examine(
 def _drivers(config: Config) -> Iterator[Driver]:
     elsewhere = _instrumentors_of_opentelemetry()
     for name, plugin in sorted(find(INSTRUMENTORS).items()):
-        found = _driver(name, plugin, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library says of others when it is imported
+            found = _driver(name, plugin, config)
         if found.state not in ("not installed", "broken"):
             found.also_measured_by = [
                 f"{_OTHERS['opentelemetry']} ({other})"
