@@ -124,36 +124,44 @@ class Following:
         self._places: dict[Hashable, _Place] = {}
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._tending = threading.Lock()
         self._next = 0.0
         self._refused: set[Hashable] = set()
         self._told: set[str] = set()
 
     def tend(self) -> None:
         """Take up new runs and let go of ended ones; start to ask where something is due."""
-        if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
-            return  # a round is under way: all that is here belongs to its thread
-        now = monotonic()
-        self._take_up(now)
-        self._let_go(now)
-        if not any(self._due(place, now) for place in self._places.values()):
-            return
-        thread = threading.Thread(target=self._round, name="costinsights-jobs", daemon=True)
-        self._thread = thread
-        try:
-            thread.start()
-        except RuntimeError:
-            self._thread = None  # the interpreter is shutting down: settlement has the rest
+        with self._tending:
+            if self._stop.is_set() or (self._thread is not None and self._thread.is_alive()):
+                return  # a round is under way: all that is here belongs to its thread
+            now = monotonic()
+            self._take_up(now)
+            self._let_go(now)
+            if not any(self._due(place, now) for place in self._places.values()):
+                return
+            thread = threading.Thread(target=self._round, name="costinsights-jobs", daemon=True)
+            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError:
+                self._thread = None  # the interpreter is shutting down: settlement has the rest
 
     def close(self) -> None:
         """Stop: what is not known now is settlement's."""
         self._stop.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(EXIT_SECONDS)
-        if thread is None or not thread.is_alive():
-            for place in self._places.values():
-                place.hang_up()
-            self._places.clear()
+        # `tend` may be at it on another thread; it begins nothing any more.
+        if not self._tending.acquire(timeout=EXIT_SECONDS):
+            return
+        try:
+            thread = self._thread
+            if thread is not None and thread is not threading.current_thread():
+                thread.join(EXIT_SECONDS)
+            if thread is None or not thread.is_alive():
+                for place in self._places.values():
+                    place.hang_up()
+                self._places.clear()
+        finally:
+            self._tending.release()
 
     # -- what is to be asked --------------------------------------------------------------------
 

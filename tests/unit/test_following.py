@@ -375,6 +375,27 @@ def test_the_end_does_not_wait_for_a_vendor_that_hangs(monkeypatch: pytest.Monke
         until(lambda: "costinsights-jobs" not in {thread.name for thread in threading.enumerate()})
 
 
+def test_the_end_may_come_while_a_client_is_hung_up(on: On) -> None:
+    active = runtime.active()
+    assert active is not None
+    both = threading.Event()
+
+    def close(client: Any) -> None:
+        other = threading.Thread(target=active.close)
+        other.start()
+        other.join(following.EXIT_SECONDS / 3)  # it has come to the places, if nothing holds it
+        both.set()
+        on.vendor.close(client)
+
+    on.follow(Follow(on.vendor.client, on.vendor.ask, 1, close, same=_same))
+    on.vendor.runs["a-1"] = State("a-1", False)
+    on.start("a-1")
+    until(lambda: bool(on.vendor.asked))
+    on.status(State("a-1", True, Usage(None, {"data_scanned_bytes": TB})))
+    assert both.wait(30)
+    until(lambda: on.vendor.closed == 1)
+
+
 def test_the_counts_of_days_long_gone_are_forgotten(tmp_path: Any) -> None:
     old = tmp_path / followed.FOLDER / "2020-01-01.jsonl"
     old.parent.mkdir()

@@ -87,5 +87,8 @@ def open_runs(
                     expired.append(charge)
             else:
                 waiting.setdefault((run.id, run.namespace, run.region), run)
-    order = sorted(waiting.values(), key=lambda run: (run.started_at or now, run.id))
+    order = sorted(
+        waiting.values(),
+        key=lambda run: (run.started_at or now, run.id, run.namespace or "", run.region or ""),
+    )
     return Open(tuple(order), tuple(expired))
