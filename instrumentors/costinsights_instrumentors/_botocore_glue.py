@@ -8,7 +8,6 @@ in `costinsights.systems.aws_glue`.
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Operation, Place, Run, Start, State
@@ -80,6 +79,8 @@ def _statement(request: Table, answer: Table) -> Iterator[Run]:
 
 
 def _crawl(request: Table, answer: Table) -> Iterator[Run]:
+    from email.utils import parsedate_to_datetime  # 20 ms of every start-up, otherwise
+
     about: Table = answer.get("ResponseMetadata") or _NOTHING
     headers: Table = about.get("HTTPHeaders") or _NOTHING
     dated = headers.get("date")

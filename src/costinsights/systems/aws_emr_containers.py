@@ -11,7 +11,6 @@ are taken to live as long as the run. What is made of that is an estimate.
 from __future__ import annotations
 
 import re
-import shlex
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -249,6 +248,8 @@ def _text(found: Mapping[str, str], name: str) -> str:
 
 def _parameters(text: object) -> Iterator[tuple[str, str]]:
     """Yield the properties in the parameters of spark-submit; what cannot be read has none."""
+    import shlex  # where it is needed: this module is loaded at every start-up
+
     try:
         words = shlex.split(text) if isinstance(text, str) else []
     except ValueError:
