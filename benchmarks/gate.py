@@ -31,7 +31,7 @@ OWED = {
     "overhead-duckdb": 2.0,
     "overhead-duckdb-read": 2.5,
     "overhead-trino-read": 0.9,
-    "overhead-redshift_connector-read": 0.45,
+    "overhead-redshift_connector-read": 0.6,
     "overhead-pyodbc-read": 1.0,
     "start-aws.glue": 1.2,
     "start-aws.athena": 1.2,
