@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from costinsights.instrumentor import Usage
-from costinsights.jobs import Follow, Operation, Run, Start, State
+from costinsights.instrumentor import Hook, Usage
+from costinsights.jobs import Asked, Follow, JobInstrumentor, Operation, Run, Start, State
 from costinsights.systems.azure_data_factory import (
     ENDS,
     GOES_ON,
+    METERS,
     SUCCEEDED,
     SYNAPSE,
     SYSTEM,
@@ -29,7 +30,7 @@ from costinsights.systems.azure_data_factory import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
     from costinsights.jobs import Place, Waiting
 
@@ -233,7 +234,7 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
 FOLLOW = Follow(_ours, _ask, close=_hang_up, same=_same, requests=2, meter="monitoring_entities")
 
 
-def operations(
+def operations_of(
     where: Callable[[Any, Given], Place], start: str, run: str, runs: str, activities: str
 ) -> Mapping[str, Operation]:
     """Return what the calls of a client mean, by their names; those with ``aio`` before are awaited.
@@ -249,3 +250,37 @@ def operations(
         start: Operation(SYSTEM, begins, follow=FOLLOW),
         f"aio {start}": Operation(SYSTEM, begins),
     }
+
+
+class PipelineInstrumentor(JobInstrumentor):
+    """What both clients have in common: `arguments` names what their methods are given by position."""
+
+    system = SYSTEM
+    meters = METERS
+    basis = "metered"
+    arguments: ClassVar[Mapping[str, tuple[str, ...]]]
+    operations: ClassVar[Mapping[str, Operation]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen = Seen()
+
+    def uninstrument(self) -> None:
+        """Forget what was seen of runs."""
+        super().uninstrument()
+        self._seen = Seen()
+
+    def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
+        """Tell by the method."""
+        name = hook.target.partition(":")[2]
+        given = {**dict(zip(self.arguments[name], args[1:], strict=False)), **kwargs}
+        key = f"aio {name}" if hook.kind == "async" else name
+        return Asked(self.operations[key], args[0], Given(given, self._seen))
+
+
+def hooks_of(driver: str, names: Iterable[str]) -> tuple[Hook, ...]:
+    """Return the hooks on a client's methods, and on those of its ``aio`` twin."""
+    return (
+        *(Hook(f"{driver}.operations:{name}", leaf=True) for name in names),
+        *(Hook(f"{driver}.aio.operations:{name}", "async") for name in names),
+    )

@@ -25,10 +25,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costinsights.instrumentor import Hook, address_of
-from costinsights.jobs import Asked, JobInstrumentor, place
-from costinsights.systems.azure_data_factory import METERS, SYSTEM
-from costinsights_instrumentors._azure_pipelines import Given, Seen, endpoint, operations
+from costinsights.instrumentor import address_of
+from costinsights.jobs import place
+from costinsights.systems.azure_data_factory import SYSTEM
+from costinsights_instrumentors._azure_pipelines import (
+    Given,
+    PipelineInstrumentor,
+    endpoint,
+    hooks_of,
+    operations_of,
+)
 
 if TYPE_CHECKING:
     from costinsights.jobs import Place
@@ -56,34 +62,11 @@ def where(client: Any, given: Given) -> Place:
     return place(SYSTEM, address=address, port=port, namespace=found)
 
 
-OPERATIONS = operations(where, *ARGUMENTS)
-
-
-class AzureDataFactoryInstrumentor(JobInstrumentor):
+class AzureDataFactoryInstrumentor(PipelineInstrumentor):
     name = "azure_datafactory"
-    system = SYSTEM
     driver = HERE
     supports = ("1.0", "11")
-    hooks = (
-        *(Hook(f"{HERE}.operations:{name}", leaf=True) for name in ARGUMENTS),
-        *(Hook(f"{HERE}.aio.operations:{name}", "async") for name in ARGUMENTS),
-    )
-    meters = METERS
-    basis = "metered"
+    hooks = hooks_of(HERE, ARGUMENTS)
+    arguments = ARGUMENTS
+    operations = operations_of(where, *ARGUMENTS)
     verified = "emulator: own ARM server"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen = Seen()
-
-    def uninstrument(self) -> None:
-        """Forget what was seen of runs."""
-        super().uninstrument()
-        self._seen = Seen()
-
-    def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
-        """Tell by the method."""
-        name = hook.target.partition(":")[2]
-        arguments = {**dict(zip(ARGUMENTS[name], args[1:], strict=False)), **kwargs}
-        key = f"aio {name}" if hook.kind == "async" else name
-        return Asked(OPERATIONS[key], args[0], Given(arguments, self._seen))

@@ -18,10 +18,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costinsights.instrumentor import Hook, address_of
-from costinsights.jobs import Asked, JobInstrumentor, place
-from costinsights.systems.azure_data_factory import METERS, SYNAPSE, SYSTEM
-from costinsights_instrumentors._azure_pipelines import Given, Seen, endpoint, operations
+from costinsights.instrumentor import address_of
+from costinsights.jobs import place
+from costinsights.systems.azure_data_factory import SYNAPSE, SYSTEM
+from costinsights_instrumentors._azure_pipelines import (
+    Given,
+    PipelineInstrumentor,
+    endpoint,
+    hooks_of,
+    operations_of,
+)
 
 if TYPE_CHECKING:
     from costinsights.jobs import Place
@@ -48,34 +54,11 @@ def where(client: Any, given: Given) -> Place:
     )
 
 
-OPERATIONS = operations(where, *ARGUMENTS)
-
-
-class AzureSynapseInstrumentor(JobInstrumentor):
+class AzureSynapseInstrumentor(PipelineInstrumentor):
     name = "azure_synapse"
-    system = SYSTEM
     driver = HERE
     supports = ("0.13", "1")
-    hooks = (
-        *(Hook(f"{HERE}.operations:{name}", leaf=True) for name in ARGUMENTS),
-        *(Hook(f"{HERE}.aio.operations:{name}", "async") for name in ARGUMENTS),
-    )
-    meters = METERS
-    basis = "metered"
+    hooks = hooks_of(HERE, ARGUMENTS)
+    arguments = ARGUMENTS
+    operations = operations_of(where, *ARGUMENTS)
     verified = "emulator: own server"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._seen = Seen()
-
-    def uninstrument(self) -> None:
-        """Forget what was seen of runs."""
-        super().uninstrument()
-        self._seen = Seen()
-
-    def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
-        """Tell by the method."""
-        name = hook.target.partition(":")[2]
-        arguments = {**dict(zip(ARGUMENTS[name], args[1:], strict=False)), **kwargs}
-        key = f"aio {name}" if hook.kind == "async" else name
-        return Asked(OPERATIONS[key], args[0], Given(arguments, self._seen))
