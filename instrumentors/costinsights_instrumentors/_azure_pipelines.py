@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
-from costinsights.instrumentor import Hook, Usage
+from costinsights.instrumentor import UNPRICED, Hook, Usage
 from costinsights.jobs import Asked, Follow, JobInstrumentor, Operation, Run, Start, State
 from costinsights.systems.azure_data_factory import (
     ENDS,
@@ -20,7 +20,6 @@ from costinsights.systems.azure_data_factory import (
     SUCCEEDED,
     SYNAPSE,
     SYSTEM,
-    UNPRICED,
     Bill,
     Pipelines,
     elapsed_of,

@@ -16,9 +16,9 @@ from costinsights.systems.aws_emr import (
     CLUSTER_ENDS,
     GOOD,
     METERS,
+    PENDING,
     STEP_ENDS,
     SYSTEM,
-    UNPRICED,
     Times,
     cluster_meters,
     cluster_of,
@@ -70,7 +70,7 @@ def _ended(id_: str, word: str, times: Times, meters: dict[str, Any]) -> State:
     return State(
         id_,
         True,
-        Usage(None, {**meters, **UNPRICED}),
+        Usage(None, {**meters, **PENDING}),
         None if word in GOOD else word,
         None if whole is None else int(max(whole, 0) * 10**9),
     )

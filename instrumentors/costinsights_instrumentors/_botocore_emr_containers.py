@@ -13,8 +13,8 @@ from costinsights.jobs import Operation, Place, Run, Start, State
 from costinsights.systems.aws_emr_containers import (
     ENDS,
     METERS,
+    PENDING,
     SYSTEM,
-    UNPRICED,
     Unknown,
     attempts_of,
     is_python,
@@ -71,7 +71,7 @@ def state(run: Mapping[str, Any]) -> State:
     return State(
         run.get("id") or "",
         word in ENDS,
-        Usage(None, {**meters, **UNPRICED}) if word in ENDS else None,
+        Usage(None, {**meters, **PENDING}) if word in ENDS else None,
         None if word == "COMPLETED" else word,
         None if seconds is None else int(seconds * 10**9),
         _within(run),

@@ -40,6 +40,10 @@ class NotEnabled(Exception):
     """
 
 
+UNPRICED = "unpriced"
+"""The word among the meters of a `Usage` that says why it has no price, in place of one."""
+
+
 class Usage(NamedTuple):
     """What a call used, as the client knows it.
 

@@ -12,6 +12,7 @@ from fractions import Fraction
 from time import gmtime, strftime, time
 from typing import TYPE_CHECKING, NamedTuple
 
+from costinsights.instrumentor import UNPRICED
 from costinsights.pricing.line import EXACT_PLACES, Price
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     Quantity = int | float | str
     Quick = Callable[[int], int]
-
-UNPRICED = "unpriced"
-"""What stands among a usage that has no price although there are figures: why, in words."""
 
 _DAY = 24 * 3600
 _MOST_KINDS = 256

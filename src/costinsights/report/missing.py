@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from costinsights.pricing.pricer import UNPRICED, said_in, words_of
+from costinsights.instrumentor import UNPRICED
+from costinsights.pricing.pricer import said_in, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

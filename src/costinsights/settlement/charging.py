@@ -9,6 +9,7 @@ import msgspec
 
 from costinsights.attribution import clean_labels, overlay
 from costinsights.comments import attribution
+from costinsights.instrumentor import UNPRICED
 from costinsights.jobs import Waiting
 from costinsights.ledger.reader import span_ids, timestamp
 from costinsights.records import (
@@ -37,8 +38,6 @@ INSTRUMENTOR = "settle"
 """What stands for the instrumentor in charges that no instrumented program made."""
 
 
-UNPRICED = "unpriced"
-"""What stands among the usage of a charge whose figures make no sense: why, in words."""
 LOST = "lost"
 """What stands among the usage of a charge whose run the system no longer knows: why, in words."""
 

@@ -10,6 +10,8 @@ import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from costinsights.instrumentor import UNPRICED
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -31,7 +33,7 @@ METERS = (
 """None of them has a price; `normalized_instance_hours` is AWS's rough size of a cluster, which it
 says itself is not what is billed."""
 
-UNPRICED = {"unpriced": f"its share of the cluster's hours is not known: settle {SYSTEM}"}
+PENDING = {UNPRICED: f"its share of the cluster's hours is not known: settle {SYSTEM}"}
 """What a charge says until settlement has been at it."""
 
 _CLUSTER = re.compile(r"(j-[0-9A-Za-z]+)(?::(\d+))?")

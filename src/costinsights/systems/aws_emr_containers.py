@@ -15,6 +15,8 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from costinsights.instrumentor import UNPRICED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -37,7 +39,7 @@ METERS = (
     "executor_memory_gb",
 )
 
-UNPRICED = {"unpriced": f"no answer says what its pods used: settle {SYSTEM}"}
+PENDING = {UNPRICED: f"no answer says what its pods used: settle {SYSTEM}"}
 """What a charge says until settlement has made an estimate."""
 
 # Where each kind of run has its parameters.

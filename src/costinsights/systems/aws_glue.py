@@ -14,7 +14,7 @@ from decimal import Context, Decimal
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard, cast
 
-from costinsights.instrumentor import Usage
+from costinsights.instrumentor import UNPRICED, Usage
 from costinsights.jobs import State
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Told(NamedTuple):
 
     def state(self, id_: str, *, vendor_id: str | None = None) -> State:
         """Return it as the state of a run; without figures, it is left to settlement."""
-        meters: Meters = {**self.meters, "unpriced": self.problem} if self.problem else self.meters
+        meters: Meters = {**self.meters, UNPRICED: self.problem} if self.problem else self.meters
         elapsed = None
         if self.started_at is not None and self.ended_at is not None:
             elapsed = (self.ended_at - self.started_at) // timedelta(microseconds=1) * 1000

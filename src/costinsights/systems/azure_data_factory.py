@@ -110,8 +110,6 @@ COUNTS = (
     "data_written_bytes",
 )
 METERS = (*BILLED, *COUNTS)
-UNPRICED = "unpriced"
-"""What stands among a usage that has figures and no price: why, in words."""
 VERSION, SYNAPSE_VERSION = "2018-06-01", "2020-12-01"
 """Of the REST APIs."""
 

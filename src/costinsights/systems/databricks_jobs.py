@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from costinsights.instrumentor import UNPRICED
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     Meters = dict[str, int | float | str]
 
 SYSTEM = "databricks.jobs"
-UNPRICED = "unpriced"
-"""As `costinsights.pricing.pricer` has it, which is not for programs without the SDK to load."""
 METERS = (
     "node_seconds",
     "least_node_seconds",
