@@ -119,13 +119,15 @@ class DBAPIInstrumentor:
     # -- switching on and off -------------------------------------------------------------------
 
     def available(self) -> bool:
-        """Tell whether the driver could be imported, without importing it."""
+        """Tell whether the driver could be imported; at most the packages above it are."""
         if self.driver in sys.modules:
             return True
         from importlib.util import find_spec
 
         try:
-            return find_spec(self.driver.partition(".")[0]) is not None
+            return (
+                find_spec(self.driver) is not None
+            )  # `azure` alone is there for any of its clients
         except (ImportError, ValueError):
             return False
 

@@ -7,6 +7,7 @@ import zipfile
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from costinsights import DBAPIInstrumentor
 from costinsights.plugins import EXPORTERS, INSTRUMENTORS, PlugIn, find
 
 if TYPE_CHECKING:
@@ -75,3 +76,14 @@ def test_a_zip_file_is_asked_through_the_standard_library(
         file.writestr("stranger-1.0.dist-info/entry_points.txt", ENTRY_POINTS)
     monkeypatch.setattr(sys, "path", [str(archive), *sys.path])
     assert "stranger" in find(INSTRUMENTORS)
+
+
+def test_a_driver_below_a_package_that_others_share_may_be_missing() -> None:
+    class Below(DBAPIInstrumentor):
+        driver = "opentelemetry.no_such_client.api"
+
+    class There(DBAPIInstrumentor):
+        driver = "opentelemetry.sdk"
+
+    assert not Below().available()
+    assert There().available()
