@@ -67,13 +67,15 @@ class Ran:
             query: str = cursor.query_id
             return query
 
-    def settle(self, history: TrinoHistory, **more: Any) -> list[Charge]:
-        """Settle, an hour and a half after the queries, and return what it wrote."""
+    def settle(
+        self, history: TrinoHistory, *, since: datetime | None = None, **more: Any
+    ) -> list[Charge]:
+        """Settle, three hours after the queries, and return what it wrote."""
         look = Charges(self.ledger)
         look.new()
         settle(
             "trino",
-            self.since,
+            since or self.since,
             self.begun + HOUR,
             ledger=self.ledger,
             history=history,
@@ -117,9 +119,10 @@ def is_paid_for(charges: list[Charge], ran: Ran) -> Decimal:
 
 def test_the_coordinators_list_settles_by_cpu_time(ran: Ran) -> None:
     history = TrinoHistory(options(ran.server, history=1000))
-    found = ran.settle(history, all=True)
-    # The time before the coordinator was started is nobody's: it knows nothing of it.
-    assert 0 < is_paid_for(found, ran) < 2
+    # The time before the coordinator was started is nobody's: it knows nothing of it. Other tests
+    # may have started it in an hour before this one's.
+    found = ran.settle(history, since=ran.since - 24 * HOUR, all=True)
+    assert 0 < is_paid_for(found, ran) < 26
     assert "remembers its queries from" in history.incomplete[0]
     by_id = {charge.vendor_id: charge for charge in found}
     for query in ran.ids:
