@@ -23,7 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr("costinsights.settlement.asking.sleep", at_once)
+    monkeypatch.setattr("costinsights.asking.sleep", at_once)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from costinsights.settlement.asking import pages, patiently
+from costinsights.asking import pages, patiently
 from costinsights.settlement.history import History, HistoryError
 
 if TYPE_CHECKING:

@@ -15,11 +15,12 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from costinsights.asking import batches
 from costinsights.records import Resource
-from costinsights.settlement.asking import batches
 from costinsights.settlement.aws import AWSHistory, AWSOptions
-from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch, utc
+from costinsights.settlement.history import Figure, Plan, Stretch, utc
 from costinsights.systems.aws_athena import ENDS, METERS, figures, forgotten, part, state_of
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -81,7 +82,7 @@ class AthenaHistory(AWSHistory):
             for page in self.pages(region, "list_capacity_reservations"):
                 for found in page.get("CapacityReservations", ()):
                     self._assigned(region, found["Name"])
-        except HistoryError as error:
+        except VendorError as error:
             self.missing(
                 f"reservations are not known ({error}): all queries are priced by what they scanned"
             )

@@ -21,13 +21,13 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costinsights.asking import NoSuchThing
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing
 from costinsights.settlement.aws import AWSHistory, AWSOptions
 from costinsights.settlement.aws_emr_files import numbers_in
 from costinsights.settlement.aws_emr_hours import Machine, Slice, machine_of, slices
 from costinsights.settlement.aws_emr_spot import Prices, prices_in
-from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch
+from costinsights.settlement.history import Figure, Plan, Stretch
 from costinsights.systems.aws_emr import (
     CLUSTER_ENDS,
     GOOD,
@@ -43,6 +43,7 @@ from costinsights.systems.aws_emr import (
     step_meters,
     times_of,
 )
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -278,7 +279,7 @@ class EMRHistory(AWSHistory):
                 )
                 for row in page.get("SpotPriceHistory") or ()
             ]
-        except HistoryError as error:
+        except VendorError as error:
             self.missing(f"spot prices of {cluster.id} are not known: {error}")
             return {}
         return prices_in(rows, zone)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from costinsights.asking import NoSuchThing
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing
 from costinsights.settlement.aws import AWSHistory, AWSOptions
 from costinsights.settlement.aws_emr_files import numbers_in
 from costinsights.settlement.history import Figure, Plan

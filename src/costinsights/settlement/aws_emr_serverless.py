@@ -14,10 +14,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
+from costinsights.asking import NoSuchThing
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing
 from costinsights.settlement.aws import AWSHistory, AWSOptions
-from costinsights.settlement.history import Figure, HistoryError, Plan, utc
+from costinsights.settlement.history import Figure, Plan, utc
 from costinsights.systems.aws_emr_serverless import (
     BILLED,
     ENDS,
@@ -32,6 +32,7 @@ from costinsights.systems.aws_emr_serverless import (
     summed,
     used,
 )
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -172,7 +173,7 @@ class EMRServerlessHistory(AWSHistory):
             try:
                 answer = self.ask(region, "get_application", applicationId=application)
                 self._architectures[key] = architecture_of(answer.get("application") or {})
-            except HistoryError as error:
+            except VendorError as error:
                 self.missing(f"the architecture of {application} is not known: {error}")
         return self._architectures[key]
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costinsights.asking import NoSuchThing, batches
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing, batches
 from costinsights.settlement.aws import AWSHistory, AWSOptions
-from costinsights.settlement.history import Figure, HistoryError, Plan, utc
+from costinsights.settlement.history import Figure, Plan, utc
 from costinsights.systems import aws_glue as glue
 from costinsights.systems.aws_athena import part
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -381,7 +382,7 @@ class GlueHistory(AWSHistory):
                 for page in self.pages(region, "list_statements", SessionId=name):
                     for one in _each(page, "Statements"):
                         known[f"{name}:{one.get('Id')}"] = one
-            except HistoryError as error:
+            except VendorError as error:
                 if not isinstance(error, NoSuchThing) and NOT_NOW not in str(error):
                     raise
             for run in runs:

@@ -1,6 +1,6 @@
 """How Azure's REST APIs are asked: with azure-core, by whoever has made its client.
 
-Readers ask through `costinsights.settlement.asking.patiently`, and so the client of `client_of` tries
+Readers ask through `costinsights.asking.patiently`, and so the client of `client_of` tries
 nothing again by itself. Plain HTTP is for tests: azure-core sends no credential's token over it.
 """
 

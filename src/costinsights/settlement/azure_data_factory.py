@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 
+from costinsights.asking import NoSuchThing, patiently
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing, patiently
 from costinsights.settlement.azure import asking, client_of, credential_policy, token_policy
 from costinsights.settlement.history import Figure, History, HistoryError, Plan
 from costinsights.systems.azure_data_factory import (
@@ -41,6 +41,7 @@ from costinsights.systems.azure_data_factory import (
     version_of,
     whole,
 )
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -218,11 +219,11 @@ class DataFactoryHistory(History):
                     f"--all reads only the factories that runs wait for: name others in factories of "
                     f'[settle."{self.system}"]'
                 )
-        denied: HistoryError | None = None
+        denied: VendorError | None = None
         for place, waiting in places.items():
             try:
                 yield from self._read(place, waiting, since, until)
-            except HistoryError as error:
+            except VendorError as error:
                 if not error.grant:
                     raise
                 denied = denied or error

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from costinsights.records import Resource
 from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch, utc
 from costinsights.settlement.tds import Account, TdsHistory, moment, plain
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -185,7 +186,7 @@ class SynapseHistory(TdsHistory):
             digits = str(objective).upper().removeprefix("DW").removesuffix("C")
             self.missing("the pool's size is that of this moment: say dwu if it was another")
             return int(digits)
-        except (HistoryError, ValueError):
+        except (VendorError, ValueError):
             self.missing("the pool does not tell its size: say dwu")
             return 0
 

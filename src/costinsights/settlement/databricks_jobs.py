@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from costinsights.asking import NoSuchThing, batches, patiently
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing, batches, patiently
 from costinsights.settlement.databricks_tables import (
     DeniedError,
     SystemTables,
@@ -38,8 +38,9 @@ from costinsights.settlement.databricks_tables import (
     only,
     tags_of,
 )
-from costinsights.settlement.history import Figure, HistoryError, Plan, Stated, Stretch
+from costinsights.settlement.history import Figure, Plan, Stated, Stretch
 from costinsights.systems.databricks_jobs import GOOD, SYSTEM
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -461,7 +462,7 @@ GRANT SELECT ON TABLE system.lakeflow.pipeline_update_timeline TO `settlement`;
                 self._look_up(run)
             except NoSuchThing as error:
                 self.gone(run.id, f"Databricks does not know it: {error.code}")
-            except HistoryError as error:
+            except VendorError as error:
                 self.missing(f"{error}")
                 return
 

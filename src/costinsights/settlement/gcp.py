@@ -1,7 +1,7 @@
 """What readers of Dataproc share: Google's clients, one a region, and how they are asked.
 
 Credentials are Google's own (GOOGLE_APPLICATION_CREDENTIALS); requests have a time limit and are
-tried again by `costinsights.settlement.asking` only, which counts them.
+tried again by `costinsights.asking` only, which counts them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
+from costinsights.asking import pages, patiently
 from costinsights.records import Resource
-from costinsights.settlement.asking import pages, patiently
 from costinsights.settlement.history import MARK, History, HistoryError
 from costinsights.systems.gcp_dataproc import name_of, raw
 

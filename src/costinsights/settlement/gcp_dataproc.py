@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from costinsights.settlement.asking import NoSuchThing
+from costinsights.asking import NoSuchThing
 from costinsights.settlement.gcp import (
     FEW,
     PAGE,
@@ -32,7 +32,7 @@ from costinsights.settlement.gcp import (
     stamp,
     time_of,
 )
-from costinsights.settlement.history import Figure, HistoryError, Plan, Stretch
+from costinsights.settlement.history import Figure, Plan, Stretch
 from costinsights.systems.gcp_dataproc import (
     JOB_ENDS,
     JOB_METERS,
@@ -49,6 +49,7 @@ from costinsights.systems.gcp_dataproc import (
     weight,
 )
 from costinsights.systems.gcp_dataproc_clusters import FORGOTTEN, Life, group_of, lives
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,7 +189,7 @@ class DataprocHistoryOfClusters(DataprocHistory):
             yield from self._figure(known, region, id_, self.ask(JOBS, region, "get_job", request))
         except NoSuchThing:
             self.gone(id_)
-        except HistoryError as error:
+        except VendorError as error:
             if name.kind != "operations":
                 raise
             self.missing(str(error))  # the jobs' hours can be split all the same
@@ -272,7 +273,7 @@ class DataprocHistoryOfClusters(DataprocHistory):
         try:
             for page in self.pages(JOBS, region, "list_operations", request):
                 operations += page.operations
-        except HistoryError as error:
+        except VendorError as error:
             self.missing(f"clusters that are gone, and workflows, are not known ({error})")
         found = self._sorted(project, region, operations, clusters)
         self._known[project, region] = found

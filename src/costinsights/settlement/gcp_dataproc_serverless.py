@@ -12,7 +12,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from costinsights.settlement.asking import NoSuchThing
+from costinsights.asking import NoSuchThing
 from costinsights.settlement.gcp import (
     FEW,
     PAGE,

@@ -41,7 +41,7 @@ Whatever a reader sends carries `MARK`, so that the next settlement knows its ow
 request to the system is counted with `spend`, and its costs are a charge like any other.
 
 A reader of jobs asks for the runs that wait, by their ids (`by_id`, `waiting`), through
-`costinsights.settlement.asking`, which knows about throttling, time limits, credentials and pages
+`costinsights.asking`, which knows about throttling, time limits, credentials and pages
 (`costinsights.settlement.aws` is that for boto3)::
 
     class AcmeJobs(History):
@@ -58,18 +58,17 @@ A reader of jobs asks for the runs that wait, by their ids (`by_id`, `waiting`),
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeAlias
 
 import msgspec
 
 from costinsights.records import Resource
+from costinsights.vendor import Vendor, VendorError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
     from decimal import Decimal
 
     from costinsights.jobs import Waiting
@@ -79,7 +78,7 @@ MARK = "costinsights_settlement"
 """Stands in every query of ours: as a comment, a tag or a label, whichever the system keeps. Safe
 in all of them: letters and an underscore."""
 
-Meters = Mapping[str, int | float | str]
+Meters: TypeAlias = "Mapping[str, int | float | str]"
 
 
 class Stated(NamedTuple):
@@ -219,44 +218,30 @@ class Plan(NamedTuple):
     it without ``--wake``. To find out must not wake it: ask the management API, not the database."""
 
 
-class HistoryError(Exception):
-    """The history cannot be read now; the text says why and what to do, without any secret.
+class HistoryError(VendorError):
+    """The history cannot be read now; the text says why and what to do, without any secret."""
 
-    `grant` is the statement or policy that is missing, exactly as it has to be run.
+
+class History(Vendor):
+    """Reads the history of one system. Subclass it; see the module's docstring.
+
+    `system` is the system's key, as it stands in charges. Charges whose resource has it as its
+    `service` count as well: ``aws.rds`` settles those of ``postgresql`` that ran there.
     """
 
-    def __init__(self, message: str, *, grant: str = "") -> None:
-        super().__init__(message)
-        self.grant = grant
-
-
-class History:
-    """Reads the history of one system. Subclass it; see the module's docstring."""
-
-    system: ClassVar[str]
-    """The system's key, as it stands in charges. Charges whose resource has it as its `service`
-    count as well: ``aws.rds`` settles those of ``postgresql`` that ran there."""
+    table = "settle"
+    page = "docs/settlement.md"
+    raises = HistoryError
     latency: ClassVar[timedelta] = timedelta(0)
     """How long the system takes until its history is whole. What is younger is left for later."""
     retention: ClassVar[timedelta | None] = None
     """How long it keeps its history; None for as good as ever."""
     skew: ClassVar[timedelta] = timedelta(seconds=5)
     """How far its clock and a program's may be apart when a call is found by its time."""
-    grants: ClassVar[str] = ""
-    """The least that its account needs, as it has to be run."""
     meters: ClassVar[tuple[str, ...]] = ()
     """The meters that figures carry, for the table of the README."""
-    verified: ClassVar[str] = ""
-    """What it was tested on: ``real engine: Trino 368``, ``emulator: …``."""
-    dependencies: ClassVar[str] = ""
-    """The extra that brings its driver, ``costinsights[trino]``; named when that is missing."""
     by_id: ClassVar[bool] = False
     """Whether it asks for queries by their ids: it then gets `pending`."""
-    Options: ClassVar[type[msgspec.Struct] | None] = None
-    """The options that it takes, a frozen struct; None for a reader without any."""
-
-    options: Any = None
-    """An `Options`, from ``[settle."<system>"]`` of the configuration."""
 
     def __init__(self, options: Mapping[str, object] | None = None) -> None:
         """Take the options as the configuration has them. Nothing is opened yet.
@@ -265,24 +250,7 @@ class History:
             HistoryError: an option is missing, unknown or of the wrong kind, or a variable of the
                 environment that one refers to is not set.
         """
-        self._secrets: list[str] = []
-        given = {name: self._expanded(name, value) for name, value in (options or {}).items()}
-        if self.Options is None:
-            if given:
-                raise HistoryError(f'[settle."{self.system}"] takes no options: {", ".join(given)}')
-        else:
-            try:
-                self.options = msgspec.convert(given, self.Options)
-            except msgspec.ValidationError as error:
-                # msgspec names fields and types, never values.
-                table = f'[settle."{self.system}"]'
-                missing = str(error).partition("missing required field ")[2].strip("`")
-                if missing:
-                    raise HistoryError(
-                        f"nobody has said how to reach {self.system}: put  {missing} = …  into "
-                        f"{table} of costinsights.toml (docs/settlement.md)"
-                    ) from None
-                raise HistoryError(f"{table}: {error}") from None
+        super().__init__(options)
         self.everything = False
         """Whether queries are wanted that no instrumented program ran; set before `plan`."""
         self.pending: tuple[str, ...] = ()
@@ -292,29 +260,8 @@ class History:
         """The same, with where each went and when, for those who need more than the id."""
         self.lost: dict[str, str] = {}
         """What `gone` was said of: why, by id."""
-        self.requests = 0
-        """Requests that were made to the system."""
-        self.spent: dict[str, int | Decimal] = {}
-        """What they used, in the price book's meters."""
-        self.incomplete: list[str] = []
-        """Why some of the history is not there; each is said in the report."""
-        self.place: tuple[Resource, Mapping[str, str]] = (Resource(), {})
-        """Where its own requests run, for their price: resource (with region) and dimensions."""
-        self.progress: Callable[[str, int, int | None], None] = _nothing
-        """Tells who watches what is being read, how much of it, and of how much (None: unknown):
-        for what takes long before it has a figure. Set before `plan`."""
 
     # -- what a reader overrides ----------------------------------------------------------------
-
-    def open(self) -> None:
-        """Connect. Called after `plan` was said, and before `read`.
-
-        Raises:
-            HistoryError: with `grant` where a permission is missing.
-        """
-
-    def close(self) -> None:
-        """Let go of the connection. Called in any case, also when `open` was not or failed."""
 
     def plan(self, since: datetime, until: datetime) -> Plan:
         """Say what reading from `since` to `until` will scan, cost and wake; changes nothing."""
@@ -341,17 +288,6 @@ class History:
 
     # -- what a reader uses ---------------------------------------------------------------------
 
-    def spend(self, requests: int = 1, **meters: int | Decimal) -> None:
-        """Count requests to the system, and what they used: ``spend(data_scanned_bytes=…)``."""
-        self.requests += requests
-        for name, quantity in meters.items():
-            self.spent[name] = self.spent.get(name, 0) + quantity
-
-    def missing(self, why: str) -> None:
-        """Say that some of the history is not there (late, cut off, expired): `why`, once."""
-        if why not in self.incomplete:
-            self.incomplete.append(why)
-
     def gone(self, vendor_id: str, why: str = "") -> None:
         """Say that the system does not know a run any more that waits: for good, not for an error.
 
@@ -361,49 +297,6 @@ class History:
         says in so many words that there is no such run.
         """
         self.lost[vendor_id] = why or f"{self.system} no longer knows it"
-
-    def renew(self) -> None:
-        """Connect anew: the credentials have expired half-way."""
-        self.close()
-        self.open()
-
-    def denied(self, what: str) -> HistoryError:
-        """Return the error to raise where a permission is missing to read `what`."""
-        return HistoryError(f"{self.system}: no permission to read {what}", grant=self.grants)
-
-    def _expanded(self, name: str, value: object) -> object:
-        if isinstance(value, str):
-            return _VARIABLE.sub(lambda found: self._variable(name, found[1]), value)
-        if isinstance(value, Mapping):
-            table = cast("Mapping[str, object]", value)
-            return {key: self._expanded(f"{name}.{key}", item) for key, item in table.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._expanded(name, item) for item in cast("list[object]", value)]
-        return value
-
-    def _variable(self, name: str, variable: str) -> str:
-        found = os.environ.get(variable)
-        if found is None:
-            raise HistoryError(
-                f'[settle."{self.system}"]: {name} refers to ${{{variable}}}, which is not set '
-                "in the environment"
-            )
-        self._secrets.append(found)
-        return found
-
-    def without_secrets(self, text: str) -> str:
-        """Return a message without what the options took from the environment."""
-        for secret in self._secrets:
-            if secret:
-                text = text.replace(secret, "…")
-        return text
-
-
-def _nothing(_what: str, _done: int, _total: int | None) -> None:
-    """Nobody watches."""
-
-
-_VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 def utc(value: datetime | str | float) -> datetime:

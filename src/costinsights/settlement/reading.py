@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from costinsights.settlement.history import Figure, History, HistoryError, Stretch
 from costinsights.settlement.moments import hour, hour_after
 from costinsights.settlement.settled import SettlementError
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from costinsights.settlement.history import Figure, History, Stretch
 
 LONGEST = timedelta(days=7)
 """For so long an open end is looked after by itself, and so long a query may have run to be split
@@ -58,7 +60,7 @@ def read(
             _collect(reader, figures, first, begin, progress)
         known_from = min(first, begin)
         stretches += reader.capacity(known_from, hour_after(end))
-    except HistoryError as error:
+    except VendorError as error:
         failed, grant = str(error), error.grant
     except Exception as error:  # noqa: BLE001  a driver's: what was read is of use without it
         failed = reader.without_secrets(f"{type(error).__name__}: {error}".splitlines()[0])

@@ -21,13 +21,14 @@ from costinsights.records import decimal_text
 from costinsights.settlement.allocation import MICROSECOND
 from costinsights.settlement.costing import PASSING, costs, is_own
 from costinsights.settlement.deciding import SELF, Decisions
-from costinsights.settlement.history import History, HistoryError, Plan, utc
+from costinsights.settlement.history import History, Plan, utc
 from costinsights.settlement.known import Open, open_runs
 from costinsights.settlement.moments import days, hour, hour_after
 from costinsights.settlement.reading import LONGEST, read
 from costinsights.settlement.settled import NotAsked, Settled, SettlementError, WouldWake
 from costinsights.settlement.state import Busy, alone, leave_off, left_off
 from costinsights.settlement.writing import write
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +121,7 @@ def reader_of(system: str, config: Config) -> History:
     try:
         kind = cast("type[History]", plugins[system].load())
         return kind(config.settlement.get(system, {}))
-    except HistoryError as error:
+    except VendorError as error:
         raise SettlementError(str(error), grant=error.grant) from None
     except Exception as error:
         raise SettlementError(
@@ -252,7 +253,7 @@ class _Run:
     def _plan(self, begin: datetime, end: datetime) -> Plan:
         try:
             return self._reader.plan(begin, end)
-        except HistoryError as error:
+        except VendorError as error:
             raise SettlementError(str(error), grant=error.grant) from None
 
     def _told(self, plan: Plan) -> Iterator[str]:

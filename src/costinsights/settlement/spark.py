@@ -24,8 +24,8 @@ from urllib.request import Request, urlopen
 
 import msgspec
 
+from costinsights.asking import NoSuchThing, patiently
 from costinsights.records import Resource
-from costinsights.settlement.asking import NoSuchThing, patiently
 from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch, utc
 from costinsights.systems.spark import IDLE, METERS, SYSTEM
 from costinsights.systems.spark_log import EventLog, LogError, logs_in

@@ -1,13 +1,13 @@
-"""How history readers ask a vendor's API: with patience, in batches, page by page.
+"""How readers and pullers ask a vendor's API: with patience, in batches, page by page.
 
-A reader says what it asks for and how; what every one of them has to live through stands here once:
+One says what it asks for and how; what every one of them has to live through stands here once:
 throttling with and without a ``Retry-After``, errors that pass, time limits, credentials that expire
-half-way, pages that come round again. What remains is a `HistoryError` with the vendor's code and,
-where a permission is missing, the grant; what was read before is settled, and the next run goes on.
+half-way, pages that come round again. What remains is an error with the vendor's code and, where a
+permission is missing, the grant; what was read before is kept, and the next run goes on.
 
     answer = patiently(self, "GetJobRun", lambda: self.client.get_job_run(JobName=name, RunId=id_))
 
-The call looks its client up anew each time, because `History.renew` may have made another one.
+The call looks its client up anew each time, because `Vendor.renew` may have made another one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from costinsights.backoff import Backoff
-from costinsights.settlement.history import HistoryError
 from costinsights.troubles import trouble_of
+from costinsights.vendor import VendorError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from costinsights.settlement.history import History
+    from costinsights.vendor import Vendor
 
     Sleep = Callable[[float], None]
 
@@ -36,7 +36,7 @@ LATER = "What was read is settled, and the next run goes on"
 sleep: Sleep = time.sleep
 
 
-class NoSuchThing(HistoryError):
+class NoSuchThing(VendorError):
     """The vendor does not know what was asked about; `code` is its word for that."""
 
     def __init__(self, message: str, code: str) -> None:
@@ -45,17 +45,17 @@ class NoSuchThing(HistoryError):
 
 
 def patiently(
-    history: History,
+    vendor: Vendor,
     what: str,
     call: Callable[[], T],
     *,
     grant: str = "",
     unknown: Sequence[str] = (),
 ) -> T:
-    """Make a request until it is answered, and count each try with `History.spend`.
+    """Make a request until it is answered, and count each try with `Vendor.spend`.
 
     Args:
-        history: The reader that asks.
+        vendor: Who asks.
         what: The operation, as the vendor calls it, with the region or the like; for messages.
         call: Makes the request with the client as it is now, and returns the answer.
         grant: What is missing where a permission is, if it is not the reader's whole `grants`.
@@ -64,37 +64,37 @@ def patiently(
 
     Raises:
         NoSuchThing: the vendor does not know what was asked about.
-        HistoryError: the answer is another error, or there is none after `ATTEMPTS`.
+        VendorError: the answer is another error, or there is none after `ATTEMPTS`.
     """
     backoff, renewed, tries = Backoff(), False, 0
-    name = f"{history.system}: {what}"
+    name = f"{vendor.system}: {what}"
     while True:
-        history.spend()
+        vendor.spend()
         tries += 1
         try:
             return call()
-        except HistoryError:
+        except VendorError:
             raise
         except Exception as error:  # noqa: BLE001  every client has its own classes
             trouble = trouble_of(error)
         if trouble.kind == "unknown" or trouble.code in unknown:
             raise NoSuchThing(f"{name}: {trouble.code}", trouble.code)
         if trouble.kind == "denied":
-            refused = history.denied(what)
-            raise HistoryError(str(refused), grant=grant or refused.grant)
+            refused = vendor.denied(what)
+            raise vendor.raises(str(refused), grant=grant or refused.grant)
         if trouble.kind == "refused":
-            raise HistoryError(f"{name}: {trouble.code}")
+            raise vendor.raises(f"{name}: {trouble.code}")
         if trouble.kind == "expired":
             if renewed:
-                raise HistoryError(
+                raise vendor.raises(
                     f"{name}: the credentials are not valid: {trouble.code}. {LATER}"
                 )
             renewed = True
-            history.renew()
+            vendor.renew()
         elif tries < ATTEMPTS:
             sleep(backoff.failed(trouble.after))
         else:
-            raise HistoryError(f"{name}: {trouble.code}, {tries} times. {LATER}")
+            raise vendor.raises(f"{name}: {trouble.code}, {tries} times. {LATER}")
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
@@ -104,7 +104,7 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 def pages(
-    history: History,
+    vendor: Vendor,
     what: str,
     ask: Callable[[str | None], Answer],
     token: Callable[[Answer], str | None],
@@ -116,17 +116,17 @@ def pages(
     says so.
 
     Raises:
-        HistoryError: as `patiently`.
+        VendorError: as `patiently`.
     """
     before: set[str] = set()
     at: str | None = None
     while True:
-        answer = patiently(history, what, partial(ask, at))
+        answer = patiently(vendor, what, partial(ask, at))
         yield answer
         at = token(answer)
         if not at:
             return
         if at in before:
-            history.missing(f"{what} gave a page for the second time: its list may not be whole")
+            vendor.missing(f"{what} gave a page for the second time: its list may not be whole")
             return
         before.add(at)
