@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from costinsights import asking
 from costinsights.ledger.reader import read_ledger
 from costinsights.records import Resource
-from costinsights.settlement import asking
 from costinsights.settlement.aws_athena import BATCH, AthenaHistory
 from costinsights.settlement.settling import settle
 from tests.ledgers import Program

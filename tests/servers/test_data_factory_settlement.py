@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from costinsights.settlement import asking
+from costinsights import asking
 from costinsights.settlement.azure_data_factory import DataFactoryHistory
 from costinsights.settlement.settling import SettlementError, settle
 from tests.servers.azure_server import (

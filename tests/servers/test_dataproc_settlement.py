@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import costinsights
-from costinsights.settlement import asking
+from costinsights import asking
 from costinsights.settlement.gcp_dataproc import DataprocHistoryOfClusters
 from costinsights.settlement.gcp_dataproc_serverless import DataprocServerlessHistory
 from costinsights.settlement.settling import SettlementError, settle

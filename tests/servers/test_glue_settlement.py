@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import costinsights
-from costinsights.settlement import asking, aws_glue
+from costinsights import asking
+from costinsights.settlement import aws_glue
 from costinsights.settlement.aws_glue import PAGE, GlueHistory
 from costinsights.settlement.settling import settle
 from tests.servers.aws_glue import ROLE, Glue

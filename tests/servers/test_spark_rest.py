@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from costinsights.settlement import asking
+from costinsights import asking
 from costinsights.settlement.history import HistoryError
 from costinsights.settlement.spark import PAGE, SparkHistory
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
+from costinsights import asking
 from costinsights.asking import ATTEMPTS, NoSuchThing, batches, pages, patiently
 from costinsights.ledger.reader import read_ledger
 from costinsights.ledger.store import open_store
 from costinsights.records import Resource
-from costinsights.settlement import Settled, SettlementError, WouldWake, asking, settle
+from costinsights.settlement import Settled, SettlementError, WouldWake, settle
 from costinsights.settlement.history import HistoryError
 from costinsights.troubles import trouble_of
 from tests.histories import SYSTEM, SeededHistory, at, ns, price_file, query
