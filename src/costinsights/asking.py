@@ -32,6 +32,8 @@ Answer = TypeVar("Answer")
 
 ATTEMPTS = 8
 """How often one request is tried, throttled or with errors that pass: for a minute or two."""
+MOST_PAGES = 10_000
+"""Of a list that has to be whole: more than any real one has, and fewer than for ever."""
 LATER = "What was read is settled, and the next run goes on"
 sleep: Sleep = time.sleep
 
@@ -108,25 +110,34 @@ def pages(
     what: str,
     ask: Callable[[str | None], Answer],
     token: Callable[[Answer], str | None],
+    *,
+    first: str | None = None,
+    whole: bool = False,
 ) -> Iterator[Answer]:
     """Yield the pages of a list, each asked for with `patiently`.
 
     `ask` makes the request with the token of a page, None for the first; `token` reads the next
-    one from an answer. A token that comes again would never end: it ends the list, and the report
-    says so.
+    one from an answer. `first` is the token to begin with. A token that comes again would never
+    end: it ends the list, and the report says so; with `whole` it is an error, and so is a list of
+    more than `MOST_PAGES`.
 
     Raises:
         VendorError: as `patiently`.
     """
     before: set[str] = set()
-    at: str | None = None
+    at = first
     while True:
         answer = patiently(vendor, what, partial(ask, at))
         yield answer
         at = token(answer)
         if not at:
             return
-        if at in before:
-            vendor.missing(f"{what} gave a page for the second time: its list may not be whole")
+        if at in before or (whole and len(before) >= MOST_PAGES):
+            why = f"{what} gave a page for the second time"
+            if at not in before:
+                why = f"{what} gave {MOST_PAGES:,} pages and was not done"
+            if whole:
+                raise vendor.raises(f"{vendor.system}: {why}: nothing of it can be relied upon")
+            vendor.missing(f"{why}: its list may not be whole")
             return
         before.add(at)

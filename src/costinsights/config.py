@@ -61,6 +61,8 @@ class Config(NamedTuple):
     price_books: tuple[str, ...] = ()
     settlement: Mapping[str, Mapping[str, object]] = {}
     """Options of history readers, by system."""
+    billing: Mapping[str, Mapping[str, object]] = {}
+    """Options of pullers, by their keys."""
     disabled_instrumentors: frozenset[str] = frozenset()
     """Names of instrumentors, or ``*`` for all that nobody asks for by name."""
     tagging: str = "off"
@@ -78,6 +80,7 @@ class Config(NamedTuple):
         shown = self._asdict()
         shown["exporter_options"] = dict.fromkeys(self.exporter_options, "…")
         shown["settlement"] = dict.fromkeys(self.settlement, "…")
+        shown["billing"] = dict.fromkeys(self.billing, "…")
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -170,6 +173,7 @@ def _load(
         )
         or (),
         settlement=file.get("settlement", {}),
+        billing=file.get("billing", {}),
         disabled_instrumentors=frozenset(
             _first(_names(_variable("DISABLED_INSTRUMENTORS")), file.get("disabled_instrumentors"))
             or ()

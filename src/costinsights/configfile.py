@@ -36,6 +36,7 @@ class Settings(TypedDict, total=False):
     describe: tuple[str, ...]
     price_books: tuple[str, ...]
     settlement: Mapping[str, Mapping[str, object]]
+    billing: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
     tagging: str
     follow_jobs: bool
@@ -202,6 +203,8 @@ class _Reader:
             settings["exporter_options"] = self._options(key, _table(key, value))
         elif key == "settle":
             settings["settlement"] = self._options(key, _table(key, value))
+        elif key == "pull":
+            settings["billing"] = self._options(key, _table(key, value))
         elif key == "rule":
             settings["rules"] = tuple(self.rules(_tables(key, value), (key,)))
         elif key == "capacity":
@@ -305,6 +308,7 @@ KEYS = (
     "labels",
     "ledger",
     "price_books",
+    "pull",
     "resource",
     "retention_days",
     "rule",
