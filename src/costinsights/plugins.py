@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 INSTRUMENTORS = "costinsights_instrumentor"
 EXPORTERS = "costinsights_exporter"
 HISTORIES = "costinsights_history"
+PULLERS = "costinsights_puller"
 
 
 class PlugIn(NamedTuple):

@@ -1,1 +1,68 @@
-"""Billing: what providers bill, pulled into the ledger beside the charges of calls."""
+"""Billing: what providers bill, pulled into the ledger beside the charges of calls.
+
+::
+
+    from datetime import datetime, timezone
+    from costinsights.billing import get_cost_data_for_day, open_bill, pull
+
+    pull("aws.s3", start=datetime(2026, 11, 1, tzinfo=timezone.utc))
+
+docs/bills.md tells what each source has; `costinsights.billing.puller` is what a puller is written
+against.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costinsights.billing.bill import Bill, open_bill
+    from costinsights.billing.costs import (
+        CostData,
+        get_cost_data_for_day,
+        get_cost_data_for_hour,
+    )
+    from costinsights.billing.pulled import BillingError, Change, NotAsked, OverCap, Pulled
+    from costinsights.billing.puller import Loading, Plan, Puller, PullError
+    from costinsights.billing.pulling import pull, sources
+    from costinsights.billing.slices import Slice, Wanted
+
+__all__ = [
+    "Bill",
+    "BillingError",
+    "Change",
+    "CostData",
+    "Loading",
+    "NotAsked",
+    "OverCap",
+    "Plan",
+    "PullError",
+    "Pulled",
+    "Puller",
+    "Slice",
+    "Wanted",
+    "get_cost_data_for_day",
+    "get_cost_data_for_hour",
+    "open_bill",
+    "pull",
+    "sources",
+]
+
+_PLACES = {
+    "bill": ("Bill", "open_bill"),
+    "costs": ("CostData", "get_cost_data_for_day", "get_cost_data_for_hour"),
+    "pulled": ("BillingError", "Change", "NotAsked", "OverCap", "Pulled"),
+    "puller": ("Loading", "Plan", "PullError", "Puller"),
+    "pulling": ("pull", "sources"),
+    "slices": ("Slice", "Wanted"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no more: a puller is no reason to load DuckDB."""
+    from importlib import import_module
+
+    for module, names in _PLACES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

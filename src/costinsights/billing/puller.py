@@ -91,6 +91,10 @@ class Loading(Protocol):
         """Throw away what an earlier pull left of this slice."""
         ...
 
+    def provisional(self) -> None:
+        """Note that the source itself calls these figures estimated."""
+        ...
+
     def rows(self, rows: Iterable[Row], next: str | None = None) -> None:  # noqa: A002
         """Take a page: rows by names of `costinsights.billing.columns`, and further ones ``x_…``.
 

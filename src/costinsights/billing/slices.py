@@ -105,6 +105,10 @@ class Published(msgspec.Struct, kw_only=True):
     """What the source says of its version, where it says anything: an entity tag, a delivery id."""
     granularity: str = "daily"
     state: State
+    rank: int = 0
+    """Of the same money in slices of two sources, that of the higher rank counts."""
+    held_back: int = 0
+    """Rows of a day that was not over: they are left out until it is pulled again."""
     pulls: list[Pull]
     """Oldest first; the last one is what counts."""
 
@@ -121,7 +125,7 @@ class Manifest(msgspec.Struct, kw_only=True):
     generation: int = 0
     slices: list[Published] = []
     incomplete: dict[str, str] = {}
-    """Why a slice could not be pulled to its end the last time, by `Slice.name`: said until it is."""
+    """Why a slice could not be pulled to its end the last time, by `Slice.told`: said until it is."""
 
     def of(self, wanted: Slice) -> Published | None:
         """Return the slice as it was published; None if it never was."""

@@ -20,6 +20,7 @@ _COMMANDS = {
     "jobs": "costinsights.cli.jobs:jobs",
     "ledger": "costinsights.cli.ledger:ledger",
     "prices": "costinsights.cli.prices:prices",
+    "pull": "costinsights.cli.pull:pull",
     "settle": "costinsights.cli.settle:settle",
 }
 

@@ -140,3 +140,42 @@ def progress(doing: str) -> Generator[Callable[[int, int], None]]:
         yield advance
     finally:
         bar.stop()
+
+
+@contextmanager
+def steps() -> Generator[Callable[[str, int, int | None], None] | None]:
+    """Give a function that shows what is being done, where stderr is a terminal; else None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    tasks: dict[str, TaskID] = {}
+
+    def advance(what: str, done: int, total: int | None) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        if what not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield advance
+    finally:
+        bar.stop()
+
+
+def indented(text: str) -> str:
+    """Return a statement or policy as it stands below what is said of it."""
+    return "\n".join(f"    {line}" for line in text.strip().splitlines())

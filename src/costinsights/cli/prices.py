@@ -379,6 +379,7 @@ def _line_fields(line: PriceLine) -> dict[str, Any]:
         "increment": _number(line.increment),
         "tier_from": _number(line.tier_from),
         "tier_to": _number(line.tier_to),
+        "allowance": _number(line.allowance),
         "valid_from": line.valid_from,
         "valid_to": line.valid_to,
         "free": line.free,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -13,15 +12,17 @@ import click
 from costinsights.cli.console import (
     EXIT_FAILED,
     configuration,
+    indented,
     ledger_option,
     plainly,
     show,
+    steps,
 )
 from costinsights.report.layout import Piece
 from costinsights.report.period import FORMS, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from costinsights.report.layout import Line
     from costinsights.settlement import Settled
@@ -82,7 +83,7 @@ def settle(
     configuration()  # mistakes in it are said
     begin, end = _moment("--since", since), _moment("--until", until)
     try:
-        with _progress() as progress:
+        with steps() as progress:
             report = work(
                 system,
                 begin,
@@ -100,7 +101,7 @@ def settle(
     except SettlementError as error:
         click.echo(f"Error: {error}", err=True)
         if error.grant:
-            click.echo(f"It needs:\n\n{_indented(error.grant)}", err=True)
+            click.echo(f"It needs:\n\n{indented(error.grant)}", err=True)
         sys.exit(EXIT_FAILED)
     if style == "json":
         import msgspec
@@ -111,7 +112,7 @@ def settle(
     if report.failed:
         click.echo(f"Error: {report.failed}", err=True)
         if report.grant:
-            click.echo(f"It needs:\n\n{_indented(report.grant)}", err=True)
+            click.echo(f"It needs:\n\n{indented(report.grant)}", err=True)
         sys.exit(EXIT_FAILED)
 
 
@@ -130,44 +131,6 @@ def _moment(option: str, text: str | None) -> datetime | None:
 def _say(lines: Sequence[str]) -> None:
     for line in lines:
         click.echo(f"reads {line}" if not line.endswith(".") else line, err=True)
-
-
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str, int, int | None], None] | None]:
-    """Give a function that shows what is being done, where stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:,.0f}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    tasks: dict[str, TaskID] = {}
-
-    def advance(what: str, done: int, total: int | None) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        if what not in tasks:
-            for task in tasks.values():
-                bar.update(task, visible=False)
-            tasks[what] = bar.add_task(what, total=total)
-        bar.update(tasks[what], completed=done, total=total)
-
-    try:
-        yield advance
-    finally:
-        bar.stop()
 
 
 # --- the report ----------------------------------------------------------------------------------
