@@ -112,8 +112,9 @@ def load(into: Loading, files: Iterable[File], *, where: str = "true", provider:
         PullError: a file is none, lacks a column, has one twice, or has a value of the wrong type.
     """
     for group in grouped(files, provider=provider):
+        selected = query(into.connection, group, where=where)
         try:
-            into.select(query(into.connection, group, where=where))
+            into.select(selected)
         except PullError as error:
             explain(into.connection, group)
             raise PullError(f"{group.files[0].told}: {error}") from None
@@ -209,18 +210,15 @@ def _parquet_header(path: str) -> tuple[str, ...]:
 def _top(rows: Iterable[tuple[str, int | None]]) -> list[str]:
     """Return the columns of the first level of a schema, which is a list in depth-first order."""
     found: list[str] = []
-    open_: list[int] = []
+    left = [1]
+    """How many elements are still to come, of each that is open."""
     for name, children in rows:
-        if len(open_) == 1:
+        if len(left) == 2:
             found.append(name)
-        while open_ and open_[-1] == 0:
-            open_.pop()
-        if open_:
-            open_[-1] -= 1
-        if children:
-            open_.append(children)
-        while len(open_) > 1 and open_[-1] == 0:
-            open_.pop()
+        left[-1] -= 1
+        left.append(children or 0)
+        while left and not left[-1]:
+            left.pop()
     return found
 
 
