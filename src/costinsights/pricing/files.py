@@ -22,7 +22,7 @@ _TABLES = ("price", "rule", "discount", "capacity")
 PRICE_FIELDS = (
     "key, provider, service, sku, system, also, resource_service, meter, dims, defaults, region, "
     "regions, unit, unit_scale, price, currency, minimum, increment, tier_from, tier_to, "
-    "valid_from, valid_to, free, unsourced, as_of, source, note"
+    "allowance, valid_from, valid_to, free, unsourced, as_of, source, note"
 )
 RULE_FIELDS = "name, system, meter, combine, terms, source"
 TERM_FIELDS = "meter, dimension, table, default, minimum, increment, times, divide"
@@ -168,6 +168,7 @@ def read_line(table: Mapping[str, object], origin: str, layer: int) -> PriceLine
         increment=fields.positive("increment"),
         tier_from=fields.optional_number("tier_from"),
         tier_to=fields.positive("tier_to"),
+        allowance=fields.positive("allowance"),
         valid_from=fields.day("valid_from"),
         valid_to=fields.day("valid_to"),
         free=fields.flag("free"),

@@ -61,6 +61,8 @@ class PriceLine(msgspec.Struct, frozen=True, kw_only=True):
     increment: Decimal | None = None
     tier_from: Decimal | None = None
     tier_to: Decimal | None = None
+    allowance: Decimal | None = None
+    """What of a month an account has for nothing, in units. Nothing is taken off a single use."""
     valid_from: str = ""
     valid_to: str = ""
     free: bool = False

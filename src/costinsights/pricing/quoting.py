@@ -162,6 +162,7 @@ class _Question:
     def _notes(self, parts: Sequence[Part]) -> tuple[str, ...]:
         tiered = any(part.line.tier_from is not None or part.line.tier_to for part in parts)
         notes = [part.line.note for part in parts if part.line.note]
+        notes += [_allowance(part.line) for part in parts if part.line.allowance is not None]
         return _once([*notes, _TIERED] if tiered else notes)
 
     # Usage
@@ -395,6 +396,13 @@ def _price_words(line: PriceLine) -> str:
 
 def _rounded(number: Fraction) -> Decimal:
     return Decimal(round(number * 10**EXACT_PLACES)).scaleb(-EXACT_PLACES)
+
+
+def _allowance(line: PriceLine) -> str:
+    return (
+        f"The first {shown(Fraction(line.allowance or 0))} {line.unit} of an account's month are "
+        "free; a quote does not take them off."
+    )
 
 
 def _number_of(number: Fraction) -> Decimal:
