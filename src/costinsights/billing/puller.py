@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
     from duckdb import DuckDBPyConnection
 
+    from costinsights.billing.slices import Published
+
     Value = str | int | float | Decimal | datetime | Mapping[str, str] | None
     Row = Mapping[str, Value]
 
@@ -155,6 +157,9 @@ class Puller(Vendor):
         """``hourly`` or ``daily``; set before `slices`."""
         self.path = ""
         """What stands behind the source on the command line (``pull focus PATH``)."""
+        self.published: Sequence[Published] = ()
+        """What the ledger has of this source, for one that would have to look into its files to know
+        its slices; set before `slices`."""
 
     # -- what a puller overrides ----------------------------------------------------------------
 

@@ -250,6 +250,9 @@ class _Run:
         manifest = manifests.load(self._directory)
         todo: list[tuple[Puller, list[Slice]]] = []
         for account in accounts:
+            account.published = [
+                one for one in manifest.slices if one.slice.source == account.system
+            ]
             try:
                 account.open()
                 wanted = self._wanted(account, manifest, window, started=started)
