@@ -182,10 +182,18 @@ def _after(error: Any) -> float | None:
     response = getattr(error, "response", None)
     meta = _table(_table(response).get("ResponseMetadata"))
     for headers in (meta.get("HTTPHeaders"), getattr(response, "headers", None)):
-        for name, value in _pairs(headers):
-            if name.lower() == "retry-after":
-                return seconds(value)
+        # Azure has one for each of its limits (x-ms-ratelimit-…-retry-after): all of them count.
+        asked = [seconds(value) for name, value in _pairs(headers) if _asks(name.lower())]
+        known = [one for one in asked if one is not None]
+        if known:
+            return max(known)
     return None
+
+
+def _asks(name: str) -> bool:
+    return name == "retry-after" or (
+        name.startswith("x-ms-ratelimit-") and name.endswith("-retry-after")
+    )
 
 
 def seconds(text: str) -> float | None:
