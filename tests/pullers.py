@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from costinsights.billing.puller import DAY, Plan, Puller, PullError, Slice, days
 
@@ -41,15 +43,21 @@ def line(
 class Acme:
     """What the provider has: pages of lines by day, and what goes wrong when it is asked."""
 
-    pages: dict[datetime, list[list[dict[str, Any]]]] = field(default_factory=dict)
-    versions: dict[datetime, str] = field(default_factory=dict)
-    asked: list[tuple[datetime, int]] = field(default_factory=list)
+    pages: dict[datetime, list[list[dict[str, Any]]]] = field(
+        default_factory=dict[datetime, list[list[dict[str, Any]]]]
+    )
+    versions: dict[datetime, str] = field(default_factory=dict[datetime, str])
+    asked: list[tuple[datetime, int]] = field(default_factory=list[tuple[datetime, int]])
     """Every page that was asked for: its day, and which it was."""
     fails: Callable[[datetime, int], Exception | None] = lambda _at, _page: None
 
     def bill(self, at: datetime, *costs: str, **more: Any) -> None:
         """Have one page a cost on a day."""
         self.pages[at] = [[line(at, cost, **more)] for cost in costs]
+
+
+class AcmeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    token: str = ""
 
 
 class AcmePuller(Puller):
@@ -60,16 +68,11 @@ class AcmePuller(Puller):
     answers = {"acme": "", "acme.storage": "Acme Object Store"}
     grants = '{"bills": "read"}'
 
-    def __init__(self, acme: Acme, account: str = "acme-1", *others: str) -> None:
-        super().__init__()
-        self.acme, self.account, self.others = acme, account, others
-        self.closed = 0
+    Options = AcmeOptions
 
-    def accounts(self) -> Sequence[Puller]:
-        return [self, *(AcmePuller(self.acme, other) for other in self.others)]
-
-    def close(self) -> None:
-        self.closed += 1
+    def __init__(self, acme: Acme, account: str = "acme-1", **options: object) -> None:
+        super().__init__(options)
+        self.acme, self.account = acme, account
 
     def slices(self, start: datetime, end: datetime) -> Sequence[Slice]:
         return [
@@ -99,6 +102,3 @@ class AcmePuller(Puller):
 def refused() -> PullError:
     """The provider has had enough."""
     return PullError("acme.bills: Throttled, 8 times")
-
-
-HOURS = timedelta(hours=1)

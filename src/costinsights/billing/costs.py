@@ -69,7 +69,7 @@ def _cost(
     if report.failed:
         raise BillingError(report.failed, grant=report.grant)
     loaded = configuration.load(ledger=more.get("ledger"), config=more.get("config"))
-    puller = puller_of(source, loaded)
+    puller = more.get("puller") or puller_of(source, loaded)
     service = more.get("service") or puller.answers.get(source, "")
     wanted = [f"ChargePeriodStart >= {_sql(start)}", f"ChargePeriodStart < {_sql(end)}"]
     with open_bill(loaded.ledger) as bill:

@@ -204,8 +204,11 @@ class Puller(Vendor):
         return "provisional" if slice.end > midnight(now) - DAY else "open"
 
     def window(self, now: datetime) -> tuple[datetime, datetime]:
-        """Return what a run without ``--start`` pulls: all that may have changed; never today."""
-        return start_of_month(midnight(now) - max(self.restated, DAY)), midnight(now)
+        """Return what a run without ``--start`` pulls: all that may have changed; never today.
+
+        On the day on which a month becomes final it is pulled for the last time.
+        """
+        return start_of_month(midnight(now) - self.restated - DAY), midnight(now)
 
 
 def midnight(moment: datetime) -> datetime:
