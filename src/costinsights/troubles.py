@@ -183,8 +183,8 @@ def _after(error: Any) -> float | None:
     meta = _table(_table(response).get("ResponseMetadata"))
     for headers in (meta.get("HTTPHeaders"), getattr(response, "headers", None)):
         # Azure has one for each of its limits (x-ms-ratelimit-…-retry-after): all of them count.
-        asked = [seconds(value) for name, value in _pairs(headers) if _asks(name.lower())]
-        known = [one for one in asked if one is not None]
+        waits = [seconds(value) for name, value in _pairs(headers) if _asks(name.lower())]
+        known = [one for one in waits if one is not None]
         if known:
             return max(known)
     return None
