@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from costinsights.billing.columns import COLUMNS, MONEY
@@ -58,12 +59,18 @@ FILLED = (
     "BilledCost",
     "BillingAccountId",
     "BillingCurrency",
+    "BillingPeriodEnd",
+    "BillingPeriodStart",
     "ChargeCategory",
     "ChargePeriodEnd",
     "ChargePeriodStart",
+    "ProviderName",
     "ServiceName",
 )
 """What every row needs: without it nobody knows what is billed, to whom, when and for what."""
+
+ASKED_FOR = ("ResourceId", "ResourceName")
+"""What a condition may ask for, and a file need not have."""
 
 _KINDS: dict[str, Kind] = {column.name: column.kind for column in COLUMNS}
 _NAMES = {column.name.lower(): column.name for column in COLUMNS}
@@ -84,6 +91,15 @@ class File(NamedTuple):
     def told(self) -> str:
         """Its name for messages."""
         return self.name or self.path
+
+
+class Period(NamedTuple):
+    """One billing period of one billing account of one provider."""
+
+    provider: str
+    account: str
+    start: datetime
+    end: datetime
 
 
 class Group(NamedTuple):
@@ -116,8 +132,34 @@ def load(into: Loading, files: Iterable[File], *, where: str = "true", provider:
         try:
             into.select(selected)
         except PullError as error:
-            explain(into.connection, group)
+            explain(group)
             raise PullError(f"{group.files[0].told}: {error}") from None
+
+
+def periods(connection: DuckDBPyConnection, group: Group) -> list[Period]:
+    """Return the billing periods that the files have rows of; reads four columns of them.
+
+    Raises:
+        PullError: a row does not say whose or of which period it is.
+    """
+    try:
+        rows = connection.execute(
+            "SELECT ProviderName, BillingAccountId, BillingPeriodStart, max(BillingPeriodEnd) "
+            f"FROM ({query(connection, group)}) GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+    except duckdb_error() as error:
+        explain(group)
+        raise PullError(f"{group.files[0].told}: {first_line(error)}") from None
+    found = [
+        Period(
+            provider, account, start.replace(tzinfo=timezone.utc), end.replace(tzinfo=timezone.utc)
+        )
+        for provider, account, start, end in rows
+    ]
+    for one in found:
+        if one.end <= one.start:
+            raise PullError(f"{group.files[0].told}: a billing period ends before it begins")
+    return found
 
 
 def grouped(files: Iterable[File], *, provider: str = "") -> list[Group]:
@@ -146,7 +188,7 @@ def query(connection: DuckDBPyConnection, group: Group, *, where: str = "true") 
     return f"SELECT * FROM ({_named_rows(connection, group)}) WHERE {where}"
 
 
-def explain(connection: DuckDBPyConnection, group: Group) -> None:
+def explain(group: Group) -> None:
     """Look for the first value that is not what its column is for.
 
     Raises:
@@ -154,28 +196,34 @@ def explain(connection: DuckDBPyConnection, group: Group) -> None:
     """
     import duckdb
 
-    names = group.names
-    for file in group.files:
-        one = group._replace(files=(file,))
-        types = _types(connection, one)
-        wrong = {name: _wrong(name, quoted(raw), types[raw]) for name, raw in names.items()}
-        tests = {name: test for name, test in wrong.items() if test}
-        try:
-            found = connection.execute(
-                f"SELECT row, {', '.join(f'({test})' for test in tests.values())}, "
-                f"{', '.join(f'CAST({quoted(names[name])} AS VARCHAR)' for name in tests)} "
-                f"FROM {_source(one, numbered=True)} WHERE {' OR '.join(tests.values())} "
-                "ORDER BY row LIMIT 1"
-            ).fetchone()
-        except duckdb.Error as error:
-            raise PullError(f"{file.told}: {_said(error)}") from None
-        if found is not None:
-            row, *rest = found
-            for number, name in enumerate(tests):
-                if rest[number]:
-                    value = rest[len(tests) + number]
-                    what = _NULL if value is None else f"is {_short(value)}, no {_KINDS[name]}"
-                    raise PullError(f"{file.told}, row {row}: {names[name]} {what}")
+    connection = duckdb.connect(":memory:")  # one that keeps rows in their order
+    try:
+        for file in group.files:
+            _explain(connection, file, group._replace(files=(file,)))
+    except duckdb.Error as error:
+        raise PullError(f"{group.files[0].told}: {first_line(error)}") from None
+    finally:
+        connection.close()
+
+
+def _explain(connection: DuckDBPyConnection, file: File, group: Group) -> None:
+    types = _types(connection, group)
+    wrong = {name: _wrong(name, quoted(raw), types[raw]) for name, raw in group.names.items()}
+    tests = {name: test for name, test in wrong.items() if test}
+    found = connection.execute(
+        f"SELECT row, {', '.join(f'({test})' for test in tests.values())}, "
+        f"{', '.join(f'CAST({quoted(group.names[name])} AS VARCHAR)' for name in tests)} "
+        f"FROM {_source(group, numbered=True)} "
+        f"WHERE {' OR '.join(f'({test})' for test in tests.values())} ORDER BY row LIMIT 1"
+    ).fetchone()
+    if found is None:
+        return
+    row, *rest = found
+    for number, name in enumerate(tests):
+        if rest[number]:
+            value = rest[len(tests) + number]
+            what = _NULL if value is None else f"is {_short(value)}, no {_KINDS[name]}"
+            raise PullError(f"{file.told}, row {row}: {group.names[name]} {what}")
 
 
 # -- headers --------------------------------------------------------------------------------------
@@ -201,7 +249,7 @@ def _parquet_header(path: str) -> tuple[str, ...]:
             "SELECT name, num_children FROM parquet_schema(?)", [unglobbed(path)]
         ).fetchall()
     except duckdb.Error as error:
-        raise OSError(_said(error)) from None
+        raise OSError(first_line(error)) from None
     finally:
         connection.close()
     return tuple(_top(iter(rows)))
@@ -269,6 +317,7 @@ def _named_rows(connection: DuckDBPyConnection, group: Group) -> str:
     for name, other in FOLLOWS.items():
         if name not in names and other in names:
             columns.append(f"{quoted(names[other])} AS {quoted(name)}")
+    columns += [f"CAST(NULL AS VARCHAR) AS {name}" for name in ASKED_FOR if name not in names]
     return f"SELECT {', '.join(columns)} FROM {_source(group)}"
 
 
@@ -342,10 +391,17 @@ def _short(value: str) -> str:
     return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}…")
 
 
-def _said(error: Exception) -> str:
-    """Return the first line of what DuckDB says, without its kind and without a path."""
+def first_line(error: Exception) -> str:
+    """Return the first line of what DuckDB says, without its kind."""
     line = str(error).partition("\n")[0]
     return line.partition(": ")[2] or line
+
+
+def duckdb_error() -> type[Exception]:
+    """Return the class of DuckDB's errors."""
+    import duckdb
+
+    return duckdb.Error
 
 
 def matching(values: Mapping[str, str]) -> str:
