@@ -13,6 +13,7 @@ from costinsights import __version__
 _COMMANDS = {
     "run": "costinsights.cli.run:run",
     "report": "costinsights.cli.report:report",
+    "bill": "costinsights.cli.bill:bill",
     "explain": "costinsights.cli.explain:explain",
     "demo": "costinsights.cli.demo:demo",
     "doctor": "costinsights.cli.doctor:doctor",
@@ -22,6 +23,7 @@ _COMMANDS = {
     "prices": "costinsights.cli.prices:prices",
     "pull": "costinsights.cli.pull:pull",
     "settle": "costinsights.cli.settle:settle",
+    "storage": "costinsights.cli.storage:storage",
 }
 
 
