@@ -42,9 +42,10 @@ class Followers(Protocol):
 
 
 class Background:
-    """Runs `writer.tick`, the followers and `tend` about every second until it is closed.
+    """Runs `before`, `writer.tick`, the followers and `tend` about every second until it is closed.
 
-    `tend` is quick: what waits for somebody does that on a thread of its own.
+    `before` writes what is to be seen by the others. `tend` is quick: what waits for somebody does
+    that on a thread of its own.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Background:
         writer: Writer,
         followers: Callable[[], Followers],
         tend: Callable[[], None] | None = None,
+        before: Callable[[], None] | None = None,
     ) -> None:
         self._writer = writer
+        self._before = before
         self._make = followers
         self._tend = tend
         self._followers: Followers | None = None
@@ -74,6 +77,10 @@ class Background:
             self._follow().begun()
         except Exception as error:  # noqa: BLE001  the entry that is being written goes first
             swallow("exporters", error)
+        self.awake()
+
+    def awake(self) -> None:
+        """Start the thread, where there is no segment yet, only something to come into one."""
         if self._thread is not None or self._closing:
             return
         thread = threading.Thread(target=self._run, name="costinsights", daemon=True)
@@ -128,6 +135,8 @@ class Background:
         with self._flushed:
             asked = self._asked
         try:
+            if self._before is not None:
+                self._before()
             self._writer.tick()
             self._follow().step()
         except Exception as error:  # noqa: BLE001  the next second is another chance

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from costinsights.pricing import Capacity, PriceBook
     from costinsights.rules import Rule
     from costinsights.tagging import Tagger
+    from costinsights.tally import Tally
 
 _encode = msgspec.json.Encoder().encode
 
@@ -131,6 +132,7 @@ class Target(Definition):
         "resource",
         "system",
         "texts",
+        "words",
     )
 
     def __init__(
@@ -142,7 +144,7 @@ class Target(Definition):
         capacity: Capacity | None,
         price: Definition | None,
         texts: Mapping[str, tuple[Statement, Definition]],
-        pricer: Pricer | None,
+        words: Mapping[str, str],
     ) -> None:
         super().__init__(number, line)
         self.system = system
@@ -152,9 +154,11 @@ class Target(Definition):
         self.price = price
         # The statements that are known of this kind of system, by their text.
         self.texts = texts
+        # What else is known of it, in the price book's words.
+        self.words = words
         # What prices a call by what it used, where nothing is paid for by the hour, and the same
         # target with each price that has come of it.
-        self.pricer = pricer
+        self.pricer: Pricer | None = None
         self.priced: dict[Price, Target] = {}
 
     def at(self, price: Price, line: Definition) -> Target:
@@ -176,9 +180,15 @@ class Recorder:
         rules: tuple[Rule, ...] = (),
         tagger: Tagger | None = None,
         resources: tuple[Declared, ...] = (),
+        header: Callable[[], bytes] = bytes,
+        awake: Callable[[], None] = lambda: None,
     ) -> None:
         self.writer = writer
         self.book = book
+        self._header = header
+        self._awake = awake
+        self.tally: Tally | None = None
+        """What adds up calls that are many, if there have been any."""
         self.labels = dict(labels or {})
         self.rules = rules
         self.tagger = tagger
@@ -209,6 +219,9 @@ class Recorder:
     def forked(self, writer: Writer) -> None:
         """Begin anew in a forked child: calls that the parent has under way stay the parent's."""
         self.writer = writer
+        if self.tally is not None:
+            self.tally.abandon()
+            self.tally = None
         self.calls = count(1)
         self.opened.clear()
         self.prepared.clear()
@@ -430,7 +443,7 @@ class Recorder:
     ) -> None:
         priced = pricer(meters)
         if priced is not None:
-            span.target = self._priced(span.target, priced.price)
+            span.target = self.priced(span.target, priced.price)
             span.amount = priced.amount
             if span.probe.instrumentor.basis != "estimated":
                 span.note("b", span.probe.instrumentor.basis)
@@ -601,16 +614,16 @@ class Recorder:
         # What an attribution depends on; None where, as mostly, that is the scope alone.
         key: object = None
         if len(modules) != self.without_orchestrator:
-            key = self._orchestrator()
+            key = self.orchestrator()
         if self.rules:
             key = (key, statement, span.target, probe.operation)
         elif statement is not None and statement.comment:
             key = (key, statement)
         found = scope.resolved.get(key)
         if found is None:
-            found = self._attribute(scope, key, statement, span)
+            found = self._attribute(scope, key, statement, target, probe.name, probe.operation)
         span.attribution = found
-        span.refers = self._refer(target, found, definition)
+        span.refers = self.refer(target, found, definition)
         if key is None and definition is not None:
             scope.resolved[target, definition] = span.refers
         if self.tagger is not None and (tag := self.tagger.tag(span, self.labels)) is not None:
@@ -659,7 +672,7 @@ class Recorder:
             texts = self._statements[system] = {}
         return texts
 
-    def _orchestrator(self) -> object:
+    def orchestrator(self) -> object:
         """Ask who runs; where none is loaded, not again before another module has been."""
         found = orchestrators.present()
         if found is None and not orchestrators.may_be_present():
@@ -684,10 +697,11 @@ class Recorder:
         known = (system, instrumentor.name, facts)
         target = self._known_targets.get(known)
         if target is None:
-            target = self._new_target(instrumentor, connection, system, facts)
-            if len(self._known_targets) >= MAX_STATEMENTS:
-                self._known_targets.clear()
-            self._known_targets[known] = target
+            target = self._new_target(instrumentor.name, system, facts)
+            if target.capacity is None and instrumentor.meters:
+                words = {**target.words, **instrumentor.dimensions(connection)}
+                target.pricer = Pricer(self.book, target.system, target.resource.region, words, say)
+            self._know(known, target)
         key = id(connection)
         try:
             self.targets[key] = ref(connection, lambda _: self.targets.pop(key, None)), target
@@ -695,9 +709,12 @@ class Recorder:
             return target  # a connection that cannot be followed is asked again each time
         return target
 
-    def _new_target(
-        self, instrumentor: DBAPIInstrumentor, connection: object, system: str, facts: Resource
-    ) -> Target:
+    def _know(self, key: object, target: Target) -> None:
+        if len(self._known_targets) >= MAX_STATEMENTS:
+            self._known_targets.clear()
+        self._known_targets[key] = target
+
+    def _new_target(self, instrumentor: str, system: str, facts: Resource) -> Target:
         found = recognise(system, facts, self.resources)
         system = found.system
         facts = msgspec.structs.replace(facts, service=found.service, region=found.region)
@@ -705,7 +722,7 @@ class Recorder:
         line = ResourceLine(
             number,
             system,
-            instrumentor.name,
+            instrumentor,
             facts.address,
             facts.port,
             facts.namespace,
@@ -715,16 +732,12 @@ class Recorder:
         capacity = self.book.capacity_for(
             system, facts.address, facts.port, facts.namespace, facts.service
         )
-        price = pricer = None
-        if capacity is not None:
-            price = self._capacity_price(capacity)
-        elif instrumentor.meters:
-            dimensions = {**found.dimensions, **instrumentor.dimensions(connection)}
-            pricer = Pricer(self.book, system, found.region, dimensions, say)
-        texts = self._texts(system)
-        return Target(number, seal(_encode(line)), system, facts, capacity, price, texts, pricer)
+        price = None if capacity is None else self._capacity_price(capacity)
+        texts, words = self._texts(system), found.dimensions
+        return Target(number, seal(_encode(line)), system, facts, capacity, price, texts, words)
 
-    def _priced(self, target: Target, price: Price) -> Target:
+    def priced(self, target: Target, price: Price) -> Target:
+        """Return the target with the price that calls to it had."""
         found = target.priced.get(price)
         if found is None:
             if len(target.priced) >= MAX_STATEMENTS:
@@ -749,9 +762,15 @@ class Recorder:
         return known
 
     def _attribute(
-        self, scope: Scope, key: object, statement: Statement | None, span: CostSpan
+        self,
+        scope: Scope,
+        key: object,
+        statement: Statement | None,
+        target: Target,
+        name: str,
+        operation: str | None,
     ) -> Definition:
-        labels = overlay(self._sources(scope, statement, span))
+        labels = overlay(self._sources(scope, statement, target, name, operation))
         content = tuple(sorted(labels.items()))
         found = self._attributions.get(content)
         if found is None:
@@ -766,7 +785,12 @@ class Recorder:
         return found
 
     def _sources(
-        self, scope: Scope, statement: Statement | None, span: CostSpan
+        self,
+        scope: Scope,
+        statement: Statement | None,
+        target: Target,
+        name: str,
+        operation: str | None,
     ) -> Iterator[tuple[str, Mapping[str, str]]]:
         """Yield what each source says, strongest first."""
         yield "scope", scope.labels
@@ -777,16 +801,42 @@ class Recorder:
         if context is not None:
             yield context.rule, context.labels
         yield "environment", self.labels
-        target, probe = span.target, span.probe
         for rule in self.rules:
             if rule.matches(
                 target.system,
                 target.resource,
                 statement,
-                instrumentor=probe.name,
-                operation=probe.operation,
+                instrumentor=name,
+                operation=operation,
             ):
                 yield f"rule:{rule.name}", rule.labels
+
+    # -- calls that are added up ----------------------------------------------------------------
+
+    def tallied(self) -> Tally:
+        """Return what adds up calls that are many; it is made with the first of them."""
+        if self.tally is None:
+            from costinsights.tally import Tally
+
+            self.tally = Tally(self, self._header, self._awake)
+        return self.tally
+
+    def place(self, instrumentor: str, system: str, facts: Resource) -> Target:
+        """Return where calls go that are priced by what is added up."""
+        known = (system, instrumentor, facts)
+        target = self._known_targets.get(known)
+        if target is None:
+            target = self._new_target(instrumentor, system, facts)
+            self._know(known, target)
+        return target
+
+    def who(
+        self, scope: Scope, context: object, target: Target, name: str, operation: str
+    ) -> Definition:
+        """Return who such calls are for, here and now; `context` is what `orchestrator` says."""
+        key = (context, None, target, operation) if self.rules else context
+        found: Definition | None = scope.resolved.get(key)
+        return found or self._attribute(scope, key, None, target, name, operation)
 
     # -- the entry ------------------------------------------------------------------------------
 
@@ -795,7 +845,7 @@ class Recorder:
         target = span.target
         refers = span.refers
         if refers.target is not target:  # which has got a price since
-            refers = self._refer(target, span.attribution, span.definition)
+            refers = self.refer(target, span.attribution, span.definition)
         share, capacity = span.share, target.capacity
         amount: int | None
         if capacity is not None:
@@ -849,9 +899,10 @@ class Recorder:
             self._add_rare(entry, span)
         return _encode(entry)[:-1]
 
-    def _refer(
-        self, target: Target, attribution: Definition, definition: Definition | None
+    def refer(
+        self, target: Target, attribution: Definition, definition: Definition | None = None
     ) -> References:
+        """Return what an entry refers to that has these."""
         found = self._references.get((target, attribution, definition))
         if found is None:
             if len(self._references) >= MAX_STATEMENTS:

@@ -67,7 +67,19 @@ class Runtime:
             rules=config.rules,
             tagger=tagger_for(config.tagging, config.service),
             resources=_resources(config),
+            header=self._header,
+            awake=self._awake,
         )
+
+    def _awake(self) -> None:
+        if self._background is not None:
+            self._background.awake()
+
+    def _add_up(self) -> None:
+        """Make entries of what calls have been added up to, and of what a dead process has left."""
+        recorder = self._recorder
+        if recorder is not None and recorder.tally is not None:
+            recorder.tally.tick()
 
     def _writer(self) -> Writer:
         from costinsights.background import Background
@@ -82,7 +94,10 @@ class Runtime:
             lambda: background.start(),  # noqa: PLW0108  it is made just below
         )
         self._background = background = Background(
-            writer, lambda: Followers(self.config, self.exporters, writer), self._tend_jobs
+            writer,
+            lambda: Followers(self.config, self.exporters, writer),
+            self._tend_jobs,
+            self._add_up,
         )
         return writer
 
@@ -131,6 +146,8 @@ class Runtime:
         """End the background work and the segment. What comes later opens a new one."""
         if self._following is not None:
             self._following.close()
+        if self._recorder is not None and self._recorder.tally is not None:
+            self._recorder.tally.close()
         if self._background is not None:
             self._background.close()
         if self._recorder is not None:

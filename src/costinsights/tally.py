@@ -1,0 +1,466 @@
+"""The tally: calls that are too many for an entry each are added up, durably, for at most a second.
+
+Calls of one kind and one attribution make one *aggregate*. It has the number of its charge from its
+first call on, and a slot in the process's tally file, ``tallies/<process>-<n>.jsonl``: before a call
+returns to the program, the entry that would be written now stands whole in the slot, put there by
+one ``pwrite``. After a second the aggregate is an ordinary entry of the ledger, and its slot is free.
+
+What a killed process leaves in its slots is read with the ledger, and made entries of by whoever
+tends it next (`costinsights.ledger.tallies`). A slot has two halves that take turns, so that one of
+them is whole at any moment; and it says the charge's id, so that an aggregate that is found both in
+its slot and in the ledger counts once.
+
+While the disk takes nothing, aggregates grow on in memory; they are few, however many the calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from contextlib import suppress
+from sys import modules
+from time import monotonic_ns, perf_counter_ns
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import msgspec
+
+from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
+from costinsights.guard import say
+from costinsights.ledger.seal import seal
+from costinsights.ledger.tallies import HALF, SLOT, TURN, create, remove
+from costinsights.ledger.writer import RETRY_NS
+from costinsights.pricing.adding import Adding, Priced
+from costinsights.records import MAX_INTEGER, Resource, decimal_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from costinsights.attribution import Scope
+    from costinsights.pricing.line import Price
+    from costinsights.recorder import Definition, Recorder, References, Target
+    from costinsights.storage import Kind
+
+SECOND = 10**9
+ROTATE_BYTES = 4 * 1024 * 1024
+MAX_COUNTERS = 4096
+_FREE = b"\n" * SLOT
+
+TRANSFERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "aws.s3": (
+        "aws.data_transfer",
+        "transferred_bytes",
+        "to",
+        {"internet": "internet", "region": "other_region", "zone": "other_zone"},
+    ),
+}
+"""Where the price of bytes that leave storage stands, by system: system, meter, and the dimension
+with its value for each word that a ``[[resource]]`` may have for `transfer`."""
+TRANSFER = "transfer"
+UNKNOWN = "unknown"
+"""How bytes travel cannot be seen from inside of the program."""
+
+
+class Aggregate:
+    """The sums of calls that are no entry yet."""
+
+    __slots__ = (
+        "amount",
+        "began",
+        "calls",
+        "duration",
+        "ended_at",
+        "errors",
+        "number",
+        "received",
+        "requests",
+        "retries",
+        "sent",
+        "slot",
+        "started_at",
+    )
+
+    def __init__(self, number: int, started_at: int, began: int) -> None:
+        self.number = number
+        self.started_at = self.ended_at = started_at  # since the epoch, ns
+        self.began = began  # by the monotonic clock
+        self.calls = self.requests = self.sent = self.received = 0
+        self.errors = self.retries = self.duration = 0
+        self.amount: int | None = 0  # 10⁻¹⁵ units; None without a price
+        self.slot = -1  # its offset in the file; -1 while it is in memory only
+
+
+class Counter:
+    """Adds to the calls of one kind, for one attribution: all that can be known once, ready."""
+
+    __slots__ = (
+        "_attribution",
+        "_format",
+        "_price",
+        "_rate",
+        "_recorder",
+        "_tally",
+        "_target",
+        "aggregate",
+        "refers",
+    )
+
+    def __init__(
+        self, tally: Tally, recorder: Recorder, kind: Kind, target: Target, attribution: Definition
+    ) -> None:
+        self._tally = tally
+        self._recorder = recorder
+        self._target = target
+        self._attribution = attribution
+        self._rate = None if kind.unpriced else _rate(recorder, kind, target)
+        self._price: Price | None = None
+        self._format = _format(kind, target)
+        self.refers: References = recorder.refer(target, attribution)
+        """What its entries refer to now."""
+        self.aggregate: Aggregate | None = None
+
+    def add(
+        self,
+        scope: Scope,
+        calls: int,
+        requests: int,
+        sent: int,
+        received: int,
+        retries: int,
+        errors: int,
+        started_at: int,
+        duration: int,
+    ) -> None:
+        """Add calls (0 for what comes after one), and tell `scope`; it is on disk afterwards.
+
+        `started_at` is in ns since the epoch, `duration` the time in the client in ns; `sent` and
+        `received` are bytes.
+        """
+        tally = self._tally
+        with tally.lock:
+            if tally.abandoned:
+                return  # a forked child is at work on what its parent has begun
+            now = perf_counter_ns()
+            one = self.aggregate
+            if one is not None and now - one.began >= SECOND:
+                tally.write(self)
+                one = self.aggregate
+            if one is None:
+                one = self.aggregate = tally.begin(self, started_at, now)
+            one.calls += calls
+            one.requests += requests
+            one.sent += sent
+            one.received += received
+            one.retries += retries
+            one.errors += errors
+            one.duration += duration
+            one.ended_at = max(one.ended_at, started_at + duration)
+            one.started_at = min(one.started_at, started_at)
+            before, told = one.amount or 0, 0
+            currency = None
+            priced = None if self._rate is None else self._rate(one.requests, one.received)
+            if priced is None:
+                one.amount = None
+            else:
+                one.amount, price = priced
+                if price is not self._price:
+                    self._at(price)
+                currency, told = self._target.currency, one.amount - before
+            tally.keep(self, one)
+        tell((scope, calls, currency, told))
+        if len(untold) > MAX_UNTOLD:
+            add_up()
+
+    def _at(self, price: Price) -> None:
+        """Refer to another price from now on."""
+        self._price = price
+        self._target = self._recorder.priced(self._target, price)
+        self.refers = self._recorder.refer(self._target, self._attribution)
+
+    def body(self, one: Aggregate) -> bytes:
+        """Return an aggregate's entry, but for its seal."""
+        amount = one.amount
+        if amount is None:
+            money = b""
+        elif amount < MAX_INTEGER:
+            money = b',"m":%d' % amount
+        else:
+            money = b',"m":"%b"' % decimal_text(amount).encode()
+        return self._format % (
+            one.number,
+            one.started_at,
+            one.duration,
+            max(one.ended_at - one.started_at, 1),
+            self.refers.text,
+            one.calls,
+            one.requests,
+            one.sent,
+            one.received,
+            one.retries,
+            one.errors,
+            money,
+        )
+
+
+def _format(kind: Kind, target: Target) -> bytes:
+    """Return the text of an entry of these calls, with places for its figures."""
+    words = {**dict(kind.words), TRANSFER: target.words.get(TRANSFER, UNKNOWN)}
+    if kind.unpriced:
+        words["unpriced"] = kind.unpriced
+    fixed = [msgspec.json.encode(each) for each in (kind.operation, kind.meter)]
+    fixed.append(msgspec.json.encode(words)[1:-1])
+    return (
+        b'{"k":"e","n":%%d,"t":%%d,"d":%%d,"y":%%d%%b,"o":%b,"u":{"calls":%%d,%b:%%d,'
+        b'"sent_bytes":%%d,"received_bytes":%%d,"retries":%%d,"errors":%%d,%b}%%b'
+        % tuple(text.replace(b"%", b"%%") for text in fixed)
+    )
+
+
+def _rate(recorder: Recorder, kind: Kind, target: Target) -> Adding:
+    """Return what prices such calls: their requests, and their bytes where it is known how they go."""
+    words = {**target.words, **dict(kind.words)}
+    parts = [Priced(kind.system, kind.meter, kind.retrieval, words)]
+    system, meter, dimension, ways = TRANSFERS.get(kind.system, ("", "", "", {}))
+    way = ways.get(target.words.get(TRANSFER, UNKNOWN))
+    if way is not None:
+        parts.append(Priced(system, "", meter, {dimension: way}))
+    return Adding(recorder.book, tuple(parts), target.resource.region, say)
+
+
+class Tally:
+    """The aggregates of one process, and its file.
+
+    `header` gives the sealed first line of the file, `awake` sees to it that `tick` is called.
+    """
+
+    def __init__(
+        self, recorder: Recorder, header: Callable[[], bytes], awake: Callable[[], None]
+    ) -> None:
+        # An RLock, as the writer's: a finaliser may run in the midst of a call of this very thread.
+        self.lock = threading.RLock()
+        self.abandoned = False
+        self._recorder = recorder
+        self._writer = recorder.writer
+        self._header = header
+        self._awake = awake
+        self._process = self._writer.process.encode()
+        self._counters: dict[tuple[Definition, str, Kind], Counter] = {}
+        self._open: dict[Counter, Aggregate] = {}
+        self._leaving: list[Aggregate] = []
+        """Those whose entries wait in the writer's memory: their slots are kept until these are
+        written."""
+        self._file = 0
+        self._fd = -1
+        self._end = 0
+        self._seen: set[int] = set()
+        self._complete: set[References] = set()
+        self._free: list[int] = []
+        self._turn = 0
+        self._retry_at = 0
+
+    def counter(self, name: str, kind: Kind) -> tuple[Counter, Scope]:
+        """Return the counter of such calls for who is at work here and now, and their scope.
+
+        `name` is the instrumentor's.
+        """
+        recorder = self._recorder
+        scope = innermost() or root
+        context = None if len(modules) == recorder.without_orchestrator else recorder.orchestrator()
+        key = (self, name, kind, context)
+        found = scope.resolved.get(key)
+        if found is None:
+            found = self._counter(scope, context, name, kind)
+            scope.resolved[key] = found
+        return found, scope
+
+    def _counter(self, scope: Scope, context: object, name: str, kind: Kind) -> Counter:
+        with self.lock:
+            recorder = self._recorder
+            resource = Resource(kind.address, kind.port, kind.bucket, None, kind.region)
+            target = recorder.place(name, kind.system, resource)
+            attribution = recorder.who(scope, context, target, name, kind.operation)
+            key = (attribution, name, kind)
+            found = self._counters.get(key)
+            if found is None:
+                if len(self._counters) >= MAX_COUNTERS:
+                    self._counters = {
+                        known: each
+                        for known, each in self._counters.items()
+                        if each.aggregate is not None
+                    }
+                found = Counter(self, recorder, kind, target, attribution)
+                self._counters[key] = found
+            return found
+
+    # -- one aggregate; the caller holds the lock -------------------------------------------------
+
+    def begin(self, counter: Counter, started_at: int, now: int) -> Aggregate:
+        """Return a new aggregate, with the number of its charge."""
+        one = Aggregate(next(self._recorder.calls), started_at, now)
+        self._open[counter] = one
+        return one
+
+    def keep(self, counter: Counter, one: Aggregate) -> None:
+        """Have the entry that would be written now stand in the aggregate's slot."""
+        body = counter.body(one)
+        self._turn = turn = self._turn + 1
+        body = b'%b,"c":"%b-%d",%b%d' % (body, self._process, one.number, TURN, turn)
+        line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))  # see ledger.seal
+        if len(line) <= HALF:
+            text = line.ljust(HALF, b"\n")
+            for _ in range(2):
+                try:
+                    if one.slot < 0 or counter.refers not in self._complete:
+                        self._place(counter, one)
+                    _put(self._fd, text, one.slot + HALF * (turn & 1))
+                except OSError as error:
+                    if not self._begins_anew(error):
+                        break
+                else:
+                    return
+        # Without a slot: into the ledger at once, or, while that takes nothing, in memory only.
+        self.write(counter)
+
+    def write(self, counter: Counter, *, last: bool = False) -> None:
+        """Make an entry of the counter's aggregate; the `last` ones even while the disk refuses."""
+        one, writer = counter.aggregate, self._writer
+        if one is None or (writer.pending and not last):
+            return
+        counter.aggregate = None
+        del self._open[counter]
+        with writer.lock:
+            writer.append(
+                seal(counter.body(one) + b"}"), counter.refers, counter.refers.definitions
+            )
+        if writer.pending:
+            self._leaving.append(one)
+        else:
+            self._release(one)
+
+    def _release(self, one: Aggregate) -> None:
+        """Free the slot of an aggregate that is in the ledger. If that fails, it is there twice."""
+        if one.slot < 0:
+            return
+        with suppress(OSError):
+            os.pwrite(self._fd, _FREE, one.slot)
+        self._free.append(one.slot)
+        one.slot = -1
+
+    # -- the file ---------------------------------------------------------------------------------
+
+    def _place(self, counter: Counter, one: Aggregate) -> None:
+        """Give an aggregate a slot, in a file that has what its entry refers to.
+
+        Raises:
+            OSError: the disk refuses, or has done so a moment ago.
+        """
+        if self._fd < 0:
+            if monotonic_ns() < self._retry_at:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            self._file += 1
+            directory = self._writer.directory
+            self._fd = create(directory, f"{self._writer.process}-{self._file}")
+            self._end = 0
+            self._append(self._header())
+            self._awake()
+        if counter.refers not in self._complete:
+            for known in counter.refers.definitions:
+                if known is not None and known.number not in self._seen:
+                    self._append(known.line)
+                    self._seen.add(known.number)
+            self._complete.add(counter.refers)
+        if one.slot < 0:
+            one.slot = self._free.pop() if self._free else self._new_slot()
+
+    def _append(self, data: bytes) -> None:
+        _put(self._fd, data, self._end)
+        self._end += len(data)
+
+    def _new_slot(self) -> int:
+        """Return the offset of a new slot. Its halves each lie within one page of memory."""
+        self._append(b"\n" * (-self._end % HALF + SLOT))
+        return self._end - SLOT
+
+    def _begins_anew(self, error: OSError) -> bool:
+        """Give the file up after an error; tell whether it is worth opening another one at once."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            self._retry_at = monotonic_ns() + RETRY_NS
+            return False
+        closed = error.errno == errno.EBADF  # by the program, as those do that become daemons
+        self._forget()
+        if not closed:
+            self._retry_at = monotonic_ns() + RETRY_NS
+            with suppress(OSError):
+                os.close(fd)
+        return closed
+
+    def _forget(self) -> None:
+        self._complete.clear()
+        self._seen.clear()
+        self._free.clear()
+        self._leaving.clear()
+        for one in self._open.values():
+            one.slot = -1
+
+    def _end_file(self) -> None:
+        """Remove the file, if nothing is in it that is not in the ledger."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        if not self._leaving and all(one.slot < 0 for one in self._open.values()):
+            remove(self._writer.directory, f"{self._writer.process}-{self._file}")
+        self._forget()
+        with suppress(OSError):
+            os.close(fd)
+
+    # -- from outside -----------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Make entries of all aggregates: about every second, and before anybody looks."""
+        with self.lock:
+            if self.abandoned:
+                return
+            if self._leaving and not self._writer.pending:
+                for one in self._leaving:
+                    self._release(one)
+                self._leaving.clear()
+            for counter in list(self._open):
+                self.write(counter)
+            if self._fd >= 0 and (self._end >= ROTATE_BYTES or self._is_gone()):
+                self._end_file()
+
+    def _is_gone(self) -> bool:
+        """Tell whether someone has deleted the file."""
+        try:
+            return not os.fstat(self._fd).st_nlink
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Make entries of all; what comes later is kept in a new file."""
+        with self.lock:
+            if self.abandoned:
+                return
+            self.tick()
+            for counter in list(self._open):
+                self.write(counter, last=True)
+            self._end_file()
+
+    def abandon(self) -> None:
+        """Forget everything in a forked child; the parent goes on."""
+        self.abandoned = True
+        self.lock = threading.RLock()
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _put(fd: int, data: bytes, offset: int) -> None:
+    """Write all of it.
+
+    Raises:
+        OSError: the disk took a part of it, or nothing.
+    """
+    if os.pwrite(fd, data, offset) != len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
