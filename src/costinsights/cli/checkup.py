@@ -19,7 +19,8 @@ import msgspec
 
 from costinsights import config as configuration
 from costinsights import positions
-from costinsights.plugins import EXPORTERS, HISTORIES, INSTRUMENTORS, find
+from costinsights.ledger.writer import LedgerError
+from costinsights.plugins import EXPORTERS, HISTORIES, INSTRUMENTORS, PULLERS, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.plugins import PlugIn
     from costinsights.pricing import PriceBook
-    from costinsights.settlement.history import History
 
 # Options of exporters, and variables of OpenTelemetry's, whose values are nobody's secret.
 _HARMLESS = ("path", "protocol", "compression", "timeout", "insecure", "service", "ledger")
@@ -106,6 +106,24 @@ class ReaderState(msgspec.Struct, kw_only=True):
     reason: str = ""
 
 
+class PullerState(msgspec.Struct, kw_only=True):
+    """One puller, with which ``pull`` brings a source of the bill in, and what is there of it."""
+
+    puller: str
+    state: str
+    """``configured``, ``not configured`` or ``broken``."""
+    sources: list[str] = []
+    verified: str = ""
+    """What it was tested on."""
+    slices: dict[str, int] = {}
+    """How many slices of the bill are provisional, open and final."""
+    newest: str | None = None
+    """When the last of them ends."""
+    incomplete: int = 0
+    """Slices that could not be pulled to their end the last time."""
+    reason: str = ""
+
+
 class Followed(msgspec.Struct, kw_only=True):
     """How often a system was asked for jobs in the background, in the last days."""
 
@@ -156,6 +174,7 @@ class Checkup(msgspec.Struct, kw_only=True):
     drivers: list[Driver]
     exporters: list[ExporterState]
     histories: list[ReaderState]
+    pullers: list[PullerState]
     follow_jobs: bool
     followed: list[Followed]
     """Of the last `costinsights.followed.KEPT_DAYS` days, by every process on this ledger."""
@@ -185,6 +204,7 @@ def examine(
         drivers=list(_drivers(config)),
         exporters=list(_exporters(config)),
         histories=list(_histories(config)),
+        pullers=list(_pullers(config)),
         follow_jobs=config.follow_jobs,
         followed=list(_followed(config)),
         settings=list(_settings(config, ledger)),
@@ -352,26 +372,58 @@ def _exporters(config: Config) -> Iterator[ExporterState]:
 
 
 def _histories(config: Config) -> Iterator[ReaderState]:
-    from costinsights.settlement.history import HistoryError
     from costinsights.settlement.state import left_off
 
     for system, plugin in sorted(find(HISTORIES).items()):
         options = config.settlement.get(system)
-        found = ReaderState(
-            system=system, state="not configured" if options is None else "configured"
-        )
+        found = ReaderState(system=system, state="")
         begins = left_off(config.ledger, system)
         found.settled_to = None if begins is None else f"{begins:%Y-%m-%d %H:%M} UTC"
-        try:
-            kind: type[History] = plugin.load()
+        kind, found.state, found.reason = _tried(plugin, options)
+        if kind is not None:
             found.by_id, found.verified = kind.by_id, kind.verified
-            if options is not None:
-                kind(options)
-        except HistoryError as error:
-            found.state, found.reason = "broken", str(error)
-        except Exception as error:  # noqa: BLE001  a stranger's plug-in may do anything
-            found.state, found.reason = "broken", f"{type(error).__name__}: {error}"
         yield found
+
+
+def _pullers(config: Config) -> Iterator[PullerState]:
+    from costinsights.billing.slices import load
+
+    problem = ""
+    try:
+        manifest = load(config.ledger)
+    except LedgerError as error:
+        manifest, problem = None, str(error)
+    for key, plugin in sorted(find(PULLERS).items()):
+        found = PullerState(puller=key, state="")
+        kind, found.state, found.reason = _tried(plugin, config.billing.get(key))
+        if kind is not None:
+            found.sources, found.verified = sorted(kind.answers), kind.verified
+        if manifest is not None:
+            mine = [one for one in manifest.slices if one.slice.source == key]
+            for one in mine:
+                found.slices[one.state] = found.slices.get(one.state, 0) + 1
+            if mine:
+                found.newest = f"{max(one.slice.end for one in mine):%Y-%m-%d}"
+            found.incomplete = sum(name.startswith(f"{key} ") for name in manifest.incomplete)
+        found.reason = found.reason or problem
+        yield found
+
+
+def _tried(plugin: PlugIn, options: Mapping[str, object] | None) -> tuple[Any, str, str]:
+    """Return the class of a reader or puller, how it is, and why it is broken."""
+    from costinsights.vendor import VendorError
+
+    kind: Any = None
+    state = "not configured" if options is None else "configured"
+    try:
+        kind = plugin.load()
+        if options is not None:
+            kind(options)
+    except VendorError as error:
+        return kind, "broken", str(error)
+    except Exception as error:  # noqa: BLE001  a stranger's plug-in may do anything
+        return kind, "broken", f"{type(error).__name__}: {error}"
+    return kind, state, ""
 
 
 def _followed(config: Config) -> Iterator[Followed]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ExporterState,
         LedgerState,
         Prices,
+        PullerState,
         ReaderState,
     )
 
@@ -68,6 +69,9 @@ def _lines(found: Checkup, columns: int) -> Iterator[Line]:
     yield from _headed("History readers")
     for reader in found.histories:
         yield from _reader(reader, columns)
+    yield from _headed("Pullers of the bill")
+    for puller in found.pullers:
+        yield from _puller(puller, columns)
     yield from _headed("Jobs in the background")
     yield from _jobs(found, columns)
     yield from _headed("Ledger")
@@ -143,6 +147,25 @@ def _reader(reader: ReaderState, columns: int) -> Iterator[Line]:
         Piece(f"{reader.system:<24}", "" if used else "dim"),
         Piece(text, "" if used else "dim"),
         Piece(f"  {reader.verified}", "dim"),
+    ]
+
+
+def _puller(puller: PullerState, columns: int) -> Iterator[Line]:
+    if puller.reason:
+        yield from _wrapped(_BAD, f"{puller.puller:<24}{puller.reason}", columns)
+        return
+    used = puller.state == "configured" or bool(puller.slices)
+    text = puller.state
+    if puller.slices:
+        slices = ", ".join(f"{count(number)} {state}" for state, number in puller.slices.items())
+        text = f"slices: {slices}; until {puller.newest}"
+    if puller.incomplete:
+        text += f"; {count(puller.incomplete)} incomplete: pull again"
+    yield [
+        _BAD if puller.incomplete else _GOOD if used else _OFF,
+        Piece(f"{puller.puller:<24}", "" if used else "dim"),
+        Piece(text, "" if used else "dim"),
+        Piece(f"  {puller.verified}", "dim"),
     ]
 
 
