@@ -63,6 +63,8 @@ class Config(NamedTuple):
     """Options of history readers, by system."""
     billing: Mapping[str, Mapping[str, object]] = {}
     """Options of pullers, by their keys."""
+    storage: Mapping[str, Mapping[str, object]] = {}
+    """Options of who asks how large buckets are, by system."""
     disabled_instrumentors: frozenset[str] = frozenset()
     """Names of instrumentors, or ``*`` for all that nobody asks for by name."""
     tagging: str = "off"
@@ -81,6 +83,7 @@ class Config(NamedTuple):
         shown["exporter_options"] = dict.fromkeys(self.exporter_options, "…")
         shown["settlement"] = dict.fromkeys(self.settlement, "…")
         shown["billing"] = dict.fromkeys(self.billing, "…")
+        shown["storage"] = dict.fromkeys(self.storage, "…")
         return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
 
@@ -174,6 +177,7 @@ def _load(
         or (),
         settlement=file.get("settlement", {}),
         billing=file.get("billing", {}),
+        storage=file.get("storage", {}),
         disabled_instrumentors=frozenset(
             _first(_names(_variable("DISABLED_INSTRUMENTORS")), file.get("disabled_instrumentors"))
             or ()

@@ -205,6 +205,8 @@ class _Reader:
             settings["settlement"] = self._options(key, _table(key, value))
         elif key == "pull":
             settings["billing"] = self._options(key, _table(key, value))
+        elif key == "storage":
+            settings["storage"] = self._options(key, _table(key, value))
         elif key == "rule":
             settings["rules"] = tuple(self.rules(_tables(key, value), (key,)))
         elif key == "capacity":
@@ -314,6 +316,7 @@ KEYS = (
     "rule",
     "service",
     "settle",
+    "storage",
     "tagging",
 )
 _RULE_KEYS = ("labels", "match", "name")
