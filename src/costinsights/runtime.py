@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from _thread import RLock
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from costinsights import config as configuration
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from costinsights.recorder import Recorder
 
 
+SETTLE_SECONDS = 60.0
+"""Seconds between two looks for what processes that have died left in their tallies."""
+
+
 class Runtime:
     """What is switched on: made by `instrument`, ended by `uninstrument`."""
 
@@ -41,6 +46,7 @@ class Runtime:
         self._recorder: Recorder | None = None
         self._background: Background | None = None
         self._following: Following | None = None
+        self._settle_at = 0.0
 
     def recorder(self) -> Recorder:
         """Return the recorder; it is made when the first driver is hooked."""
@@ -80,6 +86,12 @@ class Runtime:
         recorder = self._recorder
         if recorder is not None and recorder.tally is not None:
             recorder.tally.tick()
+        if monotonic() >= self._settle_at:
+            self._settle_at = monotonic() + SETTLE_SECONDS
+            if os.path.isdir(os.path.join(self.config.ledger, "tallies")):
+                from costinsights.ledger import tallies
+
+                tallies.settle(self.config.ledger)
 
     def _writer(self) -> Writer:
         from costinsights.background import Background

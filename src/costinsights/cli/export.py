@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from time import monotonic
 
 import click
@@ -13,11 +14,13 @@ from costinsights.cli.console import (
     ledger_at,
     ledger_option,
     plainly,
+    steps,
 )
 
 
 @click.command()
 @click.argument("names", nargs=-1, metavar="[EXPORTER]...")
+@click.option("--out", default="", metavar="DIR", help="Where focus writes its files.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0),
@@ -26,14 +29,16 @@ from costinsights.cli.console import (
 )
 @ledger_option
 @plainly
-def export(names: tuple[str, ...], timeout: float | None, ledger: str | None) -> None:
+def export(names: tuple[str, ...], out: str, timeout: float | None, ledger: str | None) -> None:
     """Export what ended programs have left: to EXPORTER..., or to those of the configuration.
 
     What a program that still runs writes, it exports itself. Each exporter keeps its place, so
-    nothing goes twice. Exit code 1: something is left.
+    nothing goes twice. focus writes the whole ledger, with the bill, to --out: of that, what has
+    changed. Exit code 1: something is left.
     """
     from costinsights.exporter import ExporterUnavailable
     from costinsights.followers import export_all, make_exporter
+    from costinsights.ledger import tallies
 
     config = configuration()
     directory = ledger_at(ledger)
@@ -49,12 +54,25 @@ def export(names: tuple[str, ...], timeout: float | None, ledger: str | None) ->
         ]
     except ExporterUnavailable as error:
         raise click.UsageError(str(error)) from error
+    with suppress(OSError):  # of a ledger that is not ours to write, segments can be exported
+        tallies.settle(directory)
     deadline = None if timeout is None else monotonic() + timeout
     finished = True
-    for summary in export_all(directory, exporters, deadline):
+    for summary in export_all(directory, followed, deadline):
         finished &= summary.finished
         refused = f", {summary.rejected:,} refused" if summary.rejected else ""
         problem = "" if summary.finished else f"; not finished: {summary.problem}"
-        click.echo(f"{summary.exporter}: {summary.exported:,} charges{refused}{problem}", err=True)
+        if summary.exporter not in {exporter.name for exporter in whole}:
+            line = f"{summary.exporter}: {summary.exported:,} charges{refused}{problem}"
+            click.echo(line, err=True)
+    for exporter in whole:
+        try:
+            with steps() as progress:
+                done = exporter.write(out, progress)
+        except ExporterUnavailable as error:
+            raise click.UsageError(f"{exporter.name}: {error}") from error
+        except OSError as error:
+            raise click.ClickException(f"{exporter.name}: {error}") from error
+        click.echo(f"{exporter.name}: {done}", err=True)
     if not finished:
         sys.exit(EXIT_FAILED)

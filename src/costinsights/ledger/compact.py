@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from costinsights import positions
 from costinsights.guard import suppressed
 from costinsights.ledger import manifest as manifests
+from costinsights.ledger import tallies
 from costinsights.ledger.columns import LATER, listed, quoted
 from costinsights.ledger.live import Aside, Segment, literal
 from costinsights.ledger.manifest import File, Manifest, sync_folder
@@ -107,6 +108,7 @@ def compact(
     with _alone(folder), suppressed():
         manifest = manifests.load(directory)
         _clear_away(directory, manifest)
+        tallies.settle(directory)  # these segments are young: the next compaction consumes them
         done = Compacted()
         with ExitStack() as locks:
             ready, kept = _ready(directory, manifest, locks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import nullcontext
 from datetime import datetime, timedelta, timezone
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -220,10 +221,16 @@ class SegmentReader:
 
 
 def read_ledger(directory: str) -> Iterator[Charge]:
-    """Yield every entry of every segment, revisions and all, as they were written."""
-    for path in segments(directory):
-        reader = SegmentReader(path)
-        try:
-            yield from reader.read(ended=not is_live(path))
-        except FileNotFoundError:
-            continue  # compacted while we looked
+    """Yield every entry of every segment, revisions and all, and what is still in tallies."""
+    from tempfile import TemporaryDirectory
+
+    from costinsights.ledger.tallies import copied, paths
+
+    with TemporaryDirectory(prefix="costinsights-") if paths(directory) else nullcontext() as place:
+        tallied = [] if place is None else copied(directory, place)
+        for path in (*segments(directory), *tallied):
+            reader = SegmentReader(path)
+            try:
+                yield from reader.read(ended=not is_live(path))
+            except FileNotFoundError:
+                continue  # compacted while we looked

@@ -17,6 +17,7 @@ from costinsights.ledger.columns import LABELS, LATER, NAMES, charge_of, quoted,
 from costinsights.ledger.live import Aside, Live, Segment, literal, look_at
 from costinsights.ledger.once import choose
 from costinsights.ledger.reader import segments
+from costinsights.ledger.tallies import copied
 from costinsights.ledger.writer import LedgerError
 
 if TYPE_CHECKING:
@@ -261,7 +262,9 @@ def _read(
 ) -> Store:
     manifest = manifests.load(directory)
     consumed = set(manifest.consumed)
-    found = look_at(path for path in segments(directory) if os.path.basename(path) not in consumed)
+    tallied = copied(directory, scratch)
+    written = (path for path in segments(directory) if os.path.basename(path) not in consumed)
+    found = look_at((*tallied, *written))
     live = read_segments(connection, scratch, found, aside, progress) if found else None
     store = Store(directory, connection, manifest, live)
     if live is not None:

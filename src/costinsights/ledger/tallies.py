@@ -40,7 +40,7 @@ HALF = 1024
 SLOT = 2 * HALF
 TURN = b'"turn":'
 """Of two halves the one with the greater turn is the newer."""
-# A file younger than this may belong to a process that has not put its lock on it yet.
+# An empty file younger than this may belong to a process that has not put its lock on it yet.
 MIN_AGE_SECONDS = 2.0
 
 _TURN = re.compile(rb',"c":"([0-9a-f]{20}-\d+)","turn":(\d+),"z":')
@@ -101,7 +101,7 @@ def text(path: str) -> bytes:
     return b"".join(line + b"\n" for line in (*defined, *(line for _, line in newest.values())))
 
 
-def copy(directory: str, scratch: str) -> list[str]:
+def copied(directory: str, scratch: str) -> list[str]:
     """Copy what tally files hold now to segments in `scratch`; return their paths.
 
     Whoever reads the segments as well copies first: what leaves a tally in between is then found in
@@ -114,21 +114,27 @@ def copy(directory: str, scratch: str) -> list[str]:
         except FileNotFoundError:
             continue
         if content:
-            target = os.path.join(scratch, os.path.basename(path))
+            target = os.path.join(scratch, segment_of(path) + END)
             with open(target, "wb") as out:
                 out.write(content)
             found.append(target)
     return found
 
 
+def segment_of(path: str) -> str:
+    """Return the name of the segment that is made of a tally file."""
+    return os.path.basename(path).removesuffix(END).replace("-", "-t")
+
+
 def dead(directory: str) -> Iterator[str]:
     """Yield the tally files of processes that live no more."""
     for path in paths(directory):
         try:
-            young = time() - os.stat(path).st_mtime < MIN_AGE_SECONDS
+            found = os.stat(path)
         except FileNotFoundError:
             continue
-        if not young and not is_live(path):
+        begun = found.st_size or time() - found.st_mtime > MIN_AGE_SECONDS
+        if begun and not is_live(path):
             yield path
 
 
@@ -156,9 +162,8 @@ def _settled(directory: str, path: str) -> bool:
             return False  # somebody else is at it
         content = text(path)
         if content:
-            segment = os.path.basename(path).removesuffix(END).replace("-", "-t")
-            _publish(directory, segment, content)
-            _owe(directory, segment)
+            _publish(directory, segment_of(path), content)
+            _owe(directory, segment_of(path))
         os.unlink(path)
     except FileNotFoundError:
         return False
