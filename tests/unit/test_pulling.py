@@ -28,8 +28,10 @@ from costinsights.billing import (
     pull,
 )
 from costinsights.billing import slices as manifests
+from costinsights.billing.bill import check
 from costinsights.billing.loading import number
 from costinsights.billing.puller import DAY, PullError
+from costinsights.cli.checkup import examine
 from costinsights.ledger.reader import read_ledger
 from costinsights.ledger.writer import LedgerError
 from tests.pullers import NOW, TODAY, Acme, AcmePuller, day, line, refused
@@ -470,6 +472,26 @@ def test_a_file_that_is_gone_is_said(ledger: str, acme: Acme) -> None:
         bill(ledger)
 
 
+def test_what_is_damaged_is_found(ledger: str, acme: Acme) -> None:
+    run(ledger, acme, day(3))
+    assert check(ledger) == (3, [])
+    place = Path(manifests.folder(ledger))
+    gone, cut, other = (place / one.path for one in manifests.load(ledger).slices)
+    other_size = other.stat().st_size
+    gone.unlink()
+    cut.write_bytes(cut.read_bytes()[:-1])
+    other.write_bytes(b"x" * other_size)
+    _, damage = check(ledger)
+    assert [
+        str(place / one.path) in text
+        for one, text in zip(manifests.load(ledger).slices, damage, strict=True)
+    ] == [True] * 3
+    for text, said in zip(
+        damage, ("is missing", "bytes instead of", "cannot be read"), strict=True
+    ):
+        assert said in text
+
+
 def test_files_are_their_owners_only(ledger: str, acme: Acme) -> None:
     acme.fails = lambda at, page: refused() if (at, page) == (day(1), 1) else None
     run(ledger, acme, day(2))
@@ -526,6 +548,21 @@ def test_a_dry_run_says_it_and_reads_nothing(ledger: str, acme: Acme) -> None:
     report = run(ledger, acme, day(4), dry_run=True)
     assert (report.dry_run, report.slices, report.published, acme.asked) == (True, 4, 0, [])
     assert report.plan[0] == "4 days of acme-1"
+
+
+def test_doctor_says_what_is_there(ledger: str, acme: Acme) -> None:
+    class Focus(AcmePuller):
+        system = "focus"
+
+    acme.fails = lambda at, page: refused() if at == day(1) else None
+    run(ledger, acme, day(3), puller=Focus(acme))
+    [found] = [one for one in examine(ledger).pullers if one.puller == "focus"]
+    assert (found.state, found.slices, found.newest, found.incomplete) == (
+        "not configured",
+        {"open": 2},
+        "2026-11-22",
+        1,
+    )
 
 
 # --- asking for it -------------------------------------------------------------------------------

@@ -68,6 +68,52 @@ def open_bill(directory: str) -> Generator[Bill]:
             connection.close()
 
 
+def check(directory: str) -> tuple[int, list[str]]:
+    """Look at every slice of the bill; return how many there are, and what is damaged.
+
+    Raises:
+        LedgerError: the manifest cannot be read by this version at all.
+        ImportError: DuckDB is not installed.
+    """
+    import duckdb
+
+    damage: list[str] = []
+    manifest = manifests.load(directory)
+    place = manifests.folder(directory)
+    with TemporaryDirectory(prefix="costinsights-") as scratch:
+        connection = connect(scratch)
+        try:
+            for one in manifest.slices:
+                path = os.path.join(place, one.path)
+                try:
+                    with suppressed():
+                        damage += _damage(connection, one, path, place)
+                except FileNotFoundError:
+                    damage.append(f"{path} is missing: pull {one.slice.told()} with --restate")
+                except duckdb.Error as error:
+                    damage.append(f"{path} cannot be read: {str(error).splitlines()[0]}")
+        finally:
+            connection.close()
+    return len(manifest.slices), damage
+
+
+def _damage(
+    connection: DuckDBPyConnection, one: Published, path: str, place: str
+) -> Generator[str]:
+    size = os.stat(path).st_size
+    if size != one.size:
+        yield f"{path} has {size} bytes instead of {one.size}"
+        return
+    sums = connection.execute(
+        f"SELECT BillingCurrency, sum(BilledCost)::VARCHAR, count(*) FROM {_files([one], place)} "
+        "GROUP BY 1"
+    ).fetchall()
+    billed = {str(currency): str(amount) for currency, amount, _ in sums}
+    rows = sum(count for *_, count in sums)
+    if (billed, rows) != (one.last.billed, one.last.rows):
+        yield f"{path} is not what was pulled: {rows} rows instead of {one.last.rows}"
+
+
 def attach(connection: DuckDBPyConnection, directory: str) -> Manifest:
     """Create the view ``bill`` in a DuckDB; return what it is made of.
 

@@ -125,11 +125,14 @@ def verify(style: str, ledger: str | None) -> None:
     leaves them. 1: something is damaged: a compacted file is missing or is not what was written,
     or a charge does not count exactly once.
     """
+    from costinsights.billing.bill import check
     from costinsights.ledger.verify import verify as look
 
     directory = ledger_at(ledger)
     with progress("verifying") as advance:
         verdict = look(directory, advance)
+    slices, wrong = check(directory)
+    verdict = verdict._replace(damage=(*verdict.damage, *wrong))
     if style == "json":
         click.echo(
             json.dumps(
@@ -139,6 +142,7 @@ def verify(style: str, ledger: str | None) -> None:
                     "files": verdict.files,
                     "entries": verdict.entries,
                     "charges": verdict.charges,
+                    "slices": slices,
                     "torn": [line._asdict() for line in verdict.torn],
                     "torn_before": verdict.torn_before,
                     "lost": verdict.lost,
@@ -152,6 +156,8 @@ def verify(style: str, ledger: str | None) -> None:
             f"{verdict.entries:,} entries of {verdict.charges:,} charges are whole, in "
             f"{verdict.segments:,} segments and {verdict.files:,} compacted files."
         )
+        if slices:
+            click.echo(f"{slices:,} slices of the bill are looked at.")
         for line in verdict.torn:
             click.echo(
                 f"{line.path}: {line.length} bytes at {line.offset}: {line.reason}; "
