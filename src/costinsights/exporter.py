@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from costinsights.records import Charge
 
@@ -54,6 +54,28 @@ class Exporter(Protocol):
 
     def shutdown(self) -> None:
         """Let go of what is held. Nothing is exported after this."""
+        ...
+
+
+@runtime_checkable
+class WholeExporter(Exporter, Protocol):
+    """An exporter whose files are made of the whole ledger, and not of one charge after another.
+
+    ``costinsights export`` calls `write`. Named in `exporters` it is handed charges like any other,
+    so that none waits for it, and does nothing with them: a program does not read its whole ledger.
+    """
+
+    def write(
+        self, out: str = "", progress: Callable[[str, int, int | None], None] | None = None
+    ) -> str:
+        """Bring what it has written up to date, and return a line that says what was done.
+
+        `out` is where to, in place of what its options say; `progress` gets what is being done,
+        how much of it, and of how much.
+
+        Raises:
+            ExporterUnavailable: it cannot work here; the text says what to do.
+        """
         ...
 
 

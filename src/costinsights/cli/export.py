@@ -36,7 +36,7 @@ def export(names: tuple[str, ...], out: str, timeout: float | None, ledger: str 
     nothing goes twice. focus writes the whole ledger, with the bill, to --out: of that, what has
     changed. Exit code 1: something is left.
     """
-    from costinsights.exporter import ExporterUnavailable
+    from costinsights.exporter import ExporterUnavailable, WholeExporter
     from costinsights.followers import export_all, make_exporter
     from costinsights.ledger import tallies
 
@@ -56,13 +56,23 @@ def export(names: tuple[str, ...], out: str, timeout: float | None, ledger: str 
         raise click.UsageError(str(error)) from error
     with suppress(OSError):  # of a ledger that is not ours to write, segments can be exported
         tallies.settle(directory)
+    whole = [exporter for exporter in exporters if isinstance(exporter, WholeExporter)]
+    if out and len(whole) != 1:
+        raise click.UsageError("--out is for one exporter that writes the whole ledger: focus")
+    named = config.exporters or ()
+    followed = [
+        # Programs hand charges to those that are named, so dead ones may have left some to them.
+        exporter
+        for exporter in exporters
+        if exporter not in whole or exporter.name in named
+    ]
     deadline = None if timeout is None else monotonic() + timeout
     finished = True
     for summary in export_all(directory, followed, deadline):
         finished &= summary.finished
         refused = f", {summary.rejected:,} refused" if summary.rejected else ""
         problem = "" if summary.finished else f"; not finished: {summary.problem}"
-        if summary.exporter not in {exporter.name for exporter in whole}:
+        if not any(summary.exporter == exporter.name for exporter in whole):
             line = f"{summary.exporter}: {summary.exported:,} charges{refused}{problem}"
             click.echo(line, err=True)
     for exporter in whole:
