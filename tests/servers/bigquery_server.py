@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     Handler = Callable[["BigQueryServer", "Call"], "Resource | Failure"]
 
 PROJECT = "analytics"
+Server = TypeVar("Server", bound="BigQueryServer")
 
 TYPES = {
     "BIGINT": "INTEGER",
@@ -60,6 +61,8 @@ STATUS = {
     "notFound": 404,
     "invalidQuery": 400,
     "rateLimitExceeded": 403,
+    "authError": 401,
+    "internalError": 500,
     "backendError": 503,
 }
 
@@ -69,6 +72,7 @@ class Failure(NamedTuple):
 
     reason: str
     message: str = "refused by the test"
+    headers: tuple[tuple[str, str], ...] = ()
 
     def body(self) -> Resource:
         """Return it as Google does."""
@@ -347,6 +351,10 @@ class BigQueryServer:
 
     # -- requests -------------------------------------------------------------------------------
 
+    def torn(self, request: Request) -> bool:
+        """Tell whether the connection is to break in the middle of the answer."""
+        return False
+
     def refused(self, request: Request) -> Failure | None:
         """Return the error that waits for such a request."""
         with self._lock:
@@ -449,6 +457,17 @@ class BigQueryServer:
                 return bigquery_tables.tables(self.database, call.project, dataset)
             found = bigquery_tables.table(self.database, call.project, dataset, name)
         return Failure("notFound", f"Not found: Table {name}") if found is None else found
+
+    def rows(self, call: Call) -> Resource | Failure:
+        """Answer tabledata.list, for the result of a query."""
+        id_ = call.id.rpartition("/tables/anon")[2]
+        job = self.jobs.get((call.project, id_))
+        if job is None:
+            return Failure("notFound", f"Not found: Table {call.id}")
+        asked = call.request.query
+        start = _int(asked.get("pageToken")) or _int(asked.get("startIndex")) or 0
+        found = job.results(start, _int(asked.get("maxResults")))
+        return {name: found[name] for name in ("rows", "totalRows", "pageToken") if name in found}
 
     def nothing(self, call: Call) -> Resource | Failure:
         """Answer for what there is none of."""
@@ -584,6 +603,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", r"/datasets$", BigQueryServer.datasets),
     ("GET", r"/datasets/([^/]+)/tables$", BigQueryServer.tables),
     ("GET", r"/datasets/([^/]+/tables/[^/]+)$", BigQueryServer.tables),
+    ("GET", r"/datasets/([^/]+/tables/[^/]+)/data$", BigQueryServer.rows),
     ("GET", r"/datasets/([^/]+)/routines$", BigQueryServer.nothing),
 )
 
@@ -619,17 +639,30 @@ class _Handler(BaseHTTPRequestHandler):
         state.requests.append(request)
         failure = state.refused(request)
         if failure is not None:
-            self._answer(failure.code, failure.body())
+            self._answer(failure.code, failure.body(), *failure.headers)
+            return
+        if state.torn(request):
+            self._hang_up()
             return
         for method, pattern, handler in ROUTES:
             match = re.match(pattern, path)
             if method == self.command and match is not None:
                 id_ = match[1] if match.groups() else ""
-                said = handler(state, Call(project, id_, request))
+                # By its name: a subclass may have another answer.
+                said = getattr(state, handler.__name__)(Call(project, id_, request))
                 code = said.code if isinstance(said, Failure) else 200
                 self._answer(code, said.body() if isinstance(said, Failure) else said)
                 return
         self._answer(404, Failure("notFound", f"Not found: {path}").body())
+
+    def _hang_up(self) -> None:
+        """Promise an answer, and break off."""
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json; charset=UTF-8")
+        self.send_header("Content-Length", "4096")
+        self.end_headers()
+        self.wfile.write(b'{"kind": "bigquery#')
+        self.close_connection = True
 
     def _upload(self, project: str, path: str, asked: dict[str, str], raw: bytes) -> None:
         """Take a load's data: in one request with its job, or the job first and the data then."""
@@ -672,7 +705,13 @@ class _Server(ThreadingHTTPServer):
 @contextmanager
 def bigquery_server() -> Generator[BigQueryServer]:
     """Run a server that has seen nothing yet, until the block ends."""
-    state = BigQueryServer()
+    with serving(BigQueryServer()) as state:
+        yield state
+
+
+@contextmanager
+def serving(state: Server) -> Generator[Server]:
+    """Run a server, until the block ends."""
     server = _Server(state)
     state.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, name="bigquery-server", daemon=True)
