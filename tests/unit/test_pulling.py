@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costinsights import config as configuration
 from costinsights.billing import (
     BillingError,
     NotAsked,
@@ -31,7 +32,7 @@ from costinsights.billing import slices as manifests
 from costinsights.billing.bill import check
 from costinsights.billing.loading import number
 from costinsights.billing.puller import DAY, PullError
-from costinsights.cli.checkup import examine
+from costinsights.cli.checkup import pullers
 from costinsights.ledger.reader import read_ledger
 from costinsights.ledger.writer import LedgerError
 from tests.pullers import NOW, TODAY, Acme, AcmePuller, day, line, refused
@@ -300,7 +301,7 @@ WINDOWS = st.lists(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(WINDOWS, st.randoms(use_true_random=False))
 def test_any_order_of_overlapping_windows_gives_the_same_view(
     windows: list[tuple[int, int]], random: Any
@@ -556,7 +557,8 @@ def test_doctor_says_what_is_there(ledger: str, acme: Acme) -> None:
 
     acme.fails = lambda at, page: refused() if at == day(1) else None
     run(ledger, acme, day(3), puller=Focus(acme))
-    [found] = [one for one in examine(ledger).pullers if one.puller == "focus"]
+    looked_at = pullers(configuration.load(ledger=ledger))
+    [found] = [one for one in looked_at if one.puller == "focus"]
     assert (found.state, found.slices, found.newest, found.incomplete) == (
         "not configured",
         {"open": 2},

@@ -204,7 +204,7 @@ def examine(
         drivers=list(_drivers(config)),
         exporters=list(_exporters(config)),
         histories=list(_histories(config)),
-        pullers=list(_pullers(config)),
+        pullers=list(pullers(config)),
         follow_jobs=config.follow_jobs,
         followed=list(_followed(config)),
         settings=list(_settings(config, ledger)),
@@ -385,7 +385,8 @@ def _histories(config: Config) -> Iterator[ReaderState]:
         yield found
 
 
-def _pullers(config: Config) -> Iterator[PullerState]:
+def pullers(config: Config) -> Iterator[PullerState]:
+    """Yield every puller, and what is there of the bill by it."""
     from costinsights.billing.slices import load
 
     problem = ""
