@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from costinsights.hosts import HOSTS
-from costinsights.plugins import HISTORIES, INSTRUMENTORS, find
+from costinsights.plugins import HISTORIES, INSTRUMENTORS, PULLERS, find
 from costinsights.pricing import PriceBook
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from costinsights.billing.puller import Puller
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.settlement.history import History
 
@@ -109,6 +110,24 @@ def systems() -> str:
     return _table(("system", "clients", "priced", "settled", "settlement verified on"), rows)
 
 
+def bills() -> str:
+    """The table of sources of a bill."""
+    found = sorted((key, plugin) for key, plugin in find(PULLERS).items())
+    kinds: list[type[Puller]] = [plugin.load() for _, plugin in found]
+    rows = [
+        (
+            _coded(sorted(kind.answers)),
+            f"`{kind.system}`",
+            ", ".join(sorted(kind.granularities)),
+            kind.by_resource,
+            kind.verified,
+        )
+        for kind in kinds
+    ]
+    names = ("bill", "pulled by", "granularity", "by bucket or storage account", "verified on")
+    return _table(names, rows)
+
+
 def _price(book: PriceBook, system: str) -> str:
     names = PRICED_AS.get(system, (system,))
     priced = [meter for name in names for meter in book.meters(name) if meter.kind == "priced"]
@@ -140,7 +159,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def expected(text: str) -> str:
     """README.md's text with the tables as they have to be."""
-    tables = f"{BEGIN}\n\n{clients()}\n\n{systems()}\n\n{END}"
+    tables = f"{BEGIN}\n\n{clients()}\n\n{systems()}\n\n{bills()}\n\n{END}"
     pattern = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
     assert pattern.search(text), f"README.md has no line  {BEGIN}"
     return pattern.sub(lambda _: tables, text)

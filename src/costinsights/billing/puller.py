@@ -138,6 +138,8 @@ class Puller(Vendor):
     same money is in slices of two, that of the higher rank counts."""
     configured_by: ClassVar[str] = ""
     """The option without which it cannot be used; empty for one that needs none."""
+    by_resource: ClassVar[str] = ""
+    """What tells buckets and storage accounts apart, in a word or two; empty where nothing does."""
     restated: ClassVar[timedelta] = timedelta(days=14)
     """How long after the end of its *month* a slice may still change. Then it is final."""
     granularities: ClassVar[tuple[str, ...]] = ("daily",)
