@@ -212,6 +212,9 @@ class Counting:
         self._name = name
         self._asked = asked
         self._counted = counted
+        # Now, and not with the first call: a child that is forked while another thread imports
+        # would wait for ever for what it needs.
+        recorder.tallied()
 
     def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Under | None:
         """Look at a call before it is made; None where it is not to be counted."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from costinsights.pricing import document, files, quoting
 from costinsights.pricing.pricer import price_of, quick_of, words_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _DAY = 24 * 3600
 _said: set[str] = set()
+# What the book would import with the first question: see `costinsights.storage.Counting`.
+_NEEDED = (document, files, quoting)
 _MOST_REASONS = 1024
 
 
