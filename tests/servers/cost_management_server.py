@@ -315,7 +315,9 @@ def cost_management_server() -> Generator[CostManagement]:
 
     server = Server(("127.0.0.1", 0), Handler)
     azure.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, name="cost-management", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.02,), name="cost-management", daemon=True
+    )
     thread.start()
     try:
         yield azure
