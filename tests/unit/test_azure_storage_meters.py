@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
+import duckdb
 import pytest
 from azure.core.rest import HttpRequest
 
@@ -98,36 +99,56 @@ def test_a_change_of_tier_is_priced_by_its_direction() -> None:
     assert storage.tier_type("", "P10") is None
 
 
-@pytest.mark.parametrize(
-    ("subcategory", "meter", "kind", "tier"),
-    [
-        ("General Block Blob v2", "Hot LRS Data Stored", "storage", "Hot"),
-        ("Tiered Block Blob", "Cool GRS Write Operations", "requests", "Cool"),
-        ("Tiered Block Blob", "All Other Operations", "requests", None),
-        ("Tiered Block Blob", "LRS List and Create Container Operations", "requests", None),
-        ("Azure Data Lake Storage Gen2 Hierarchical Namespace", "Hot LRS Iterative Write Operations", "requests", "Hot"),
-        ("Azure Data Lake Storage Gen2 Hierarchical Namespace", "Hot LRS Index", "storage", "Hot"),
-        ("Azure Data Lake Storage Gen2 Flat Namespace", "Cold LRS Early Delete", "early_delete", "Cold"),
-        ("General Block Blob v2", "Archive Priority Data Retrieval", "retrieval", "Archive"),
-        ("General Block Blob v2", "Archive Priority Read Operations", "requests", "Archive"),
-        ("General Block Blob v2", "Hot Query Acceleration - Data Scanned", "retrieval", "Hot"),
-        ("General Block Blob v2", "Hot LRS Blob Inventory", "management", "Hot"),
-        ("Premium Block Blob v2 Hierarchical Namespace", "LRS Data Stored", "storage", "Premium"),
-        ("Bandwidth", "Geo-Replication v2 Data Transfer", "replication", None),
-        ("Standard HDD Managed Disks", "S4 LRS Disk Operations", "requests", "Standard HDD"),
-        ("Premium SSD Managed Disks", "P10 LRS Disk", "storage", "Premium SSD"),
-        ("Rtn Preference: MGN", "Standard Data Transfer Out", "transfer_internet", None),
-        ("Rtn Preference: MGN", "Standard Data Transfer In", "transfer_in", None),
-        ("Inter-Region", "Intra Continent Data Transfer Out", "transfer_region", None),
-        ("Inter-Region", "Standard Data Transfer Out", "transfer_region", None),
-        ("", "Standard Inter-Availability Zone Data Transfer Out", "transfer_zone", None),
-        ("A new product", "A new meter", "other", None),
-    ],
-)  # fmt: skip
+METERS = [
+    ("General Block Blob v2", "Hot LRS Data Stored", "storage", "Hot"),
+    ("Tiered Block Blob", "Cool GRS Write Operations", "requests", "Cool"),
+    ("Tiered Block Blob", "All Other Operations", "requests", None),
+    ("Tiered Block Blob", "LRS List and Create Container Operations", "requests", None),
+    ("Azure Data Lake Storage Gen2 Hierarchical Namespace", "Hot LRS Iterative Write Operations", "requests", "Hot"),
+    ("Azure Data Lake Storage Gen2 Hierarchical Namespace", "Hot LRS Index", "storage", "Hot"),
+    ("Azure Data Lake Storage Gen2 Flat Namespace", "Cold LRS Early Delete", "early_delete", "Cold"),
+    ("General Block Blob v2", "Archive Priority Data Retrieval", "retrieval", "Archive"),
+    ("General Block Blob v2", "Archive Priority Read Operations", "requests", "Archive"),
+    ("General Block Blob v2", "Hot Query Acceleration - Data Scanned", "retrieval", "Hot"),
+    ("General Block Blob v2", "Hot LRS Blob Inventory", "management", "Hot"),
+    ("Premium Block Blob v2 Hierarchical Namespace", "LRS Data Stored", "storage", "Premium"),
+    ("Bandwidth", "Geo-Replication v2 Data Transfer", "replication", None),
+    ("Standard HDD Managed Disks", "S4 LRS Disk Operations", "requests", "Standard HDD"),
+    ("Premium SSD Managed Disks", "P10 LRS Disk", "storage", "Premium SSD"),
+    ("Rtn Preference: MGN", "Standard Data Transfer Out", "transfer_internet", None),
+    ("Rtn Preference: MGN", "Standard Data Transfer In", "transfer_in", None),
+    ("Inter-Region", "Intra Continent Data Transfer Out", "transfer_region", None),
+    ("Inter-Region", "Standard Data Transfer Out", "transfer_region", None),
+    ("", "Standard Inter-Availability Zone Data Transfer Out", "transfer_zone", None),
+    ("A new product", "A new meter", "other", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("subcategory", "meter", "kind", "tier"), METERS)
 def test_what_a_meter_counts(subcategory: str, meter: str, kind: str, tier: str | None) -> None:
     assert storage.usage_kind("", subcategory, meter) == kind
     assert storage.storage_class(subcategory, meter) == tier
     assert kind in USAGE_KINDS
+
+
+def test_it_is_the_same_in_sql() -> None:
+    connection = duckdb.connect(":memory:")
+    rows = [("Storage", *row[:2]) for row in METERS]
+    rows += [("Virtual Machines", "Dsv3", "D4s v3"), ("BANDWIDTH", "", "Data Transfer Out")]
+    connection.execute("CREATE TABLE meters (c VARCHAR, s VARCHAR, m VARCHAR)")
+    connection.executemany("INSERT INTO meters VALUES (?, ?, ?)", rows)
+    kind = storage.usage_kind_sql("c", "s", "m")
+    tier = storage.storage_class_sql("s", "m")
+    found = connection.execute(f"SELECT c, s, m, {kind}, {tier} FROM meters").fetchall()
+    assert found == [
+        (*row, storage.usage_kind(*row), storage.storage_class(*row[1:])) for row in rows
+    ]
+    [nothing] = connection.execute(
+        f"SELECT {storage.usage_kind_sql('NULL', 'NULL', 'NULL')}, "
+        f"{storage.storage_class_sql('NULL::VARCHAR', 'NULL::VARCHAR')}"
+    ).fetchall()
+    assert nothing == (None, None)
+    connection.close()
 
 
 def test_the_meters_of_other_services_have_no_kind() -> None:
