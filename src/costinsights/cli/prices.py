@@ -5,29 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from costinsights.cli.console import configuration, ledger_at, ledger_option, plainly, progress
+from costinsights.cli.tables import count, display, facts, harmless, table_of
 from costinsights.pricing import PriceBook, PriceBookError
 from costinsights.report.layout import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence, Sized
-
-    from rich.console import RenderableType
+    from collections.abc import Callable, Sequence
 
     from costinsights.pricing import PriceLine, Quote
 
-PIPE_WIDTH = 10_000
-"""Wide enough that no line is folded where a program reads it."""
 UNKNOWN = "—"
 
 _own_prices = click.option(
@@ -47,7 +41,22 @@ def _formats(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
-@click.group()
+_FURTHER = {"refresh": "costinsights.cli.refresh:refresh_"}
+"""Commands with a file of their own, loaded when they are used."""
+
+
+class _Prices(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted((*super().list_commands(ctx), *_FURTHER))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _FURTHER:
+            return super().get_command(ctx, cmd_name)
+        module, _, attribute = _FURTHER[cmd_name].partition(":")
+        return cast("click.Command", getattr(import_module(module), attribute))
+
+
+@click.group(cls=_Prices)
 def prices() -> None:
     """Look at the price book, check a price file, ask what a usage would cost."""
 
@@ -74,14 +83,14 @@ def list_(
     elif style == "csv":
         _write_csv(lines)
     else:
-        table = _table("key", "price", "currency", "per", "as of", right=("price",))
+        table = table_of("key", "price", "currency", "per", "as of", right=("price",))
         for line in lines:
             table.add_row(
                 *map(Text, (line.key, line.price_text, line.currency, line.unit, line.as_of))
             )
         if lines:
-            _print(table)
-        click.echo(_count(lines, "price line"))
+            display(table)
+        click.echo(count(lines, "price line"))
 
 
 @prices.command()
@@ -98,7 +107,7 @@ def show(key: str, style: str, own: tuple[str, ...]) -> None:
     if style == "json":
         click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
         return
-    _print(_facts(fields))
+    display(facts(fields))
 
 
 @prices.command()
@@ -118,12 +127,12 @@ def meters(system: str, style: str, own: tuple[str, ...]) -> None:
         rows = [{name: getattr(meter, name) for name in names} for meter in found]
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = _table("meter", "priced per", "depends on", "regions")
+    table = table_of("meter", "priced per", "depends on", "regions")
     for meter in found:
         per = ", ".join(meter.units) if meter.kind == "priced" else f"→ {', '.join(meter.gives)}"
         words = (meter.name, per, ", ".join(meter.dims), ", ".join(meter.regions))
         table.add_row(*map(Text, words))
-    _print(table)
+    display(table)
 
 
 @prices.command()
@@ -154,15 +163,15 @@ def describe(service: str, region: str, account: str | None, own: tuple[str, ...
     except (describing.DescribeError, OSError) as error:
         raise click.ClickException(str(error)) from None
     book = _load(own)
-    table = _table("name", "host", "size", "an hour", right=("an hour",))
+    table = table_of("name", "host", "size", "an hour", right=("an hour",))
     for one in found:
         prices = hourly.derived([one], book).capacities
         size = " ".join((*one.dimensions.values(), *(f"× {n}" for n in one.hourly.values())))
         hour = f"{prices[0]['price']} {prices[0]['currency']}" if prices else UNKNOWN
         table.add_row(*map(Text, (one.name, "\n".join(one.hosts), size or UNKNOWN, hour)))
     if found:
-        _print(table)
-    click.echo(f"{_count(found, 'resource')} kept in {where}")
+        display(table)
+    click.echo(f"{count(found, 'resource')} kept in {where}")
     for problem in hourly.derived(found, book).problems:
         click.echo(problem, err=True)
 
@@ -182,10 +191,10 @@ def check(file: str) -> None:
     built_in = PriceBook.load()
     overridden = sum(1 for key in found.lines if built_in.get(key) is not None)
     counts = (
-        f"{_count(found.lines, 'price line')} ({overridden} of them over built-in ones)",
-        _count(found.rules, "rule"),
-        _count(found.discounts, "discount"),
-        _count(found.entries, "capacity", "capacities"),
+        f"{count(found.lines, 'price line')} ({overridden} of them over built-in ones)",
+        count(found.rules, "rule"),
+        count(found.discounts, "discount"),
+        count(found.entries, "capacity", "capacities"),
     )
     click.echo(f"{file}: good: {', '.join(counts)}; book {book.version}")
 
@@ -253,11 +262,11 @@ def missing_(style: str, ledger: str | None) -> None:
     if not found:
         click.echo("Every charge has a price.")
         return
-    table = _table("system", "where", "missing", "calls", "what to do", right=("calls",))
+    table = table_of("system", "where", "missing", "calls", "what to do", right=("calls",))
     for gap in found:
         where = visible(gap.where)
         table.add_row(*map(Text, (gap.system, where, gap.key, f"{gap.calls:,}", gap.add)))
-    _print(table)
+    display(table)
 
 
 class _Refused(click.ClickException):
@@ -298,19 +307,15 @@ def _nearest(key: str, book: PriceBook) -> str:
 # What is printed
 
 
-def _count(things: Sized, one: str, many: str = "") -> str:
-    return f"{len(things)} {one if len(things) == 1 else many or one + 's'}"
-
-
 def _print_quote(quote: Quote, style: str) -> None:
     if style == "json":
         click.echo(json.dumps(_quote_fields(quote), indent=2, ensure_ascii=False))
         return
     if quote.amount is None:
-        _print(_facts({"amount": UNKNOWN, "basis": quote.basis, "why": quote.reason}))
+        display(facts({"amount": UNKNOWN, "basis": quote.basis, "why": quote.reason}))
         return
-    _print(
-        _facts(
+    display(
+        facts(
             {
                 "amount": f"{quote.amount:,f} {quote.currency}",
                 "basis": quote.basis,
@@ -402,57 +407,5 @@ def _write_csv(lines: Sequence[PriceLine]) -> None:
     writer.writerow(names)
     for line in lines:
         fields = _line_fields(line)
-        writer.writerow([_harmless(str(fields[name])) for name in names])
+        writer.writerow([harmless(str(fields[name])) for name in names])
     click.echo(text.getvalue(), nl=False)
-
-
-def _harmless(text: str) -> str:
-    """A spreadsheet takes a cell that begins like this for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _facts(facts: Mapping[str, object]) -> Table:
-    """Names on the left, what is to be said on the right, nothing for what is empty."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        text = _words(value)
-        if text:
-            table.add_row(Text(name), Text(text))
-    return table
-
-
-def _words(value: object) -> str:
-    if value is None or value is False:
-        return ""
-    if value is True:
-        return "yes"
-    if isinstance(value, Mapping):
-        items = cast("Mapping[str, object]", value).items()
-        return ", ".join(f"{name} = {_words(item)}" for name, item in items)
-    if isinstance(value, (list, tuple)):
-        return "\n".join(str(item) for item in cast("Sequence[object]", value))
-    return str(value)
-
-
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            Text(column), justify="right" if column in right else "left", overflow="fold"
-        )
-    return table
-
-
-def _print(what: RenderableType) -> None:
-    """To the terminal at its width and in its colours; to anything else in full, plain lines."""
-    console = Console(highlight=False)
-    if console.is_terminal:
-        console.print(what)
-        return
-    plain = Console(highlight=False, width=PIPE_WIDTH, file=io.StringIO(), color_system=None)
-    with plain.capture() as captured:
-        plain.print(what)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
