@@ -101,7 +101,7 @@ _CALL = {
     "ServiceSubcategory": "s.subcategory",
     "SkuId": "c.price_key",
     "SkuMeter": "c.price_unit",
-    "SkuPriceId": "concat(c.price_key, '@', c.price_as_of)",
+    "SkuPriceId": "c.price_key || '@' || c.price_as_of",
     "Tags": (
         f"nullif(CAST(json_merge_patch('{{{{}}}}', json_object({_TAGS}), "
         "coalesce(c.labels, '{{}}')) AS VARCHAR), '{{}}')"

@@ -311,6 +311,8 @@ def _named_rows(connection: DuckDBPyConnection, group: Group) -> str:
         _check_type(group.files[0], name, raw, kind)
         if _KINDS.get(name) == "moment":
             value = moment(value, kind)
+        elif _KINDS.get(name) == "text" and kind != "VARCHAR":
+            value = f"CAST({value} AS VARCHAR)"
         if name in FILLED:
             value = f"coalesce({value}, error({literal(f'{raw} {_NULL}')}))"
         columns.append(f"{value} AS {quoted(name)}")
@@ -327,11 +329,9 @@ def moment(value: str, kind: str) -> str:
         return f"timezone('UTC', {value})"
     if kind != "VARCHAR":
         return f"CAST({value} AS TIMESTAMP)"
-    text = f"replace({value}[:19], 'T', ' ')"
     return (
         f"CASE WHEN {value} IS NULL OR regexp_full_match({value}, {literal(_MOMENT)}) "
-        f"THEN CAST(rtrim(replace({value}, 'T', ' '), 'Z') AS TIMESTAMP) "
-        f"ELSE error(concat({text}, ' is no moment of UTC')) END"
+        f"THEN CAST(rtrim({value}, 'ZUTC ') AS TIMESTAMP) ELSE error('no moment of UTC') END"
     )
 
 
