@@ -60,10 +60,13 @@ all: lint types test docs build  ## everything but the benchmarks
 
 lock: $(UV)     ## requirements/*.txt from pyproject.toml (ARGS=--upgrade for the newest)
 	@for group in "pyproject.toml --group dev" "--group mysqlclient" "--group spark" "--group spark35" "--group uv" \
-		"pyproject.toml --group dbt"; do \
+		"--group dagster" "--group prefect" "--group airflow" "pyproject.toml --group dbt"; do \
 		$(UV) pip compile $$group --quiet --universal --python-version 3.10 --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(ARGS) \
 			--output-file requirements/$${group##* }.txt || exit 1; done
+	@$(UV) pip compile --group focus_validator --quiet --universal --python-version 3.12 \
+		--generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' \
+		$(ARGS) --output-file requirements/focus_validator.txt
 
 clean:          ## forget the environment, the caches and what was built
 	@rm -rf $(VENV) .cache dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -15,19 +15,19 @@ from tests.servers.aws_server import REGION, aws_server
 from tests.servers.bigquery_server import PROJECT, bigquery_server
 from tests.servers.dbt_project import build
 from tests.servers.snowflake_server import SnowflakeServer
-from tests.servers.test_dbt import agrees, environment
+from tests.servers.test_dbt import agrees, dbt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["environment"]  # a fixture for all of these, too
+__all__ = ["dbt"]  # a fixture for all of these, too
 
 
 def test_snowflake(tmp_path: Path) -> None:
     quiet = {"SNOWFLAKE_DISABLE_PLATFORM_DETECTION": "true", "SNOWFLAKE_HOME": str(tmp_path / "sf")}
     with SnowflakeServer() as server:
         target = {**server.login(), "type": "snowflake", "schema": "DBT"}
-        done = build(tmp_path, target, environment=quiet)
+        done = build(tmp_path, target, variables=quiet)
         bodies = [request.body for request in server.requests]
         agrees(done, [body["sqlText"] for body in bodies if "sqlText" in body], "snowflake")
 
@@ -58,7 +58,7 @@ def test_athena(tmp_path: Path) -> None:
         place = {"database": "awsdatacatalog", "s3_staging_dir": athena.staging}
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
         done = build(
-            tmp_path, {**target, **place, **keys}, environment={"AWS_ENDPOINT_URL": aws.url}
+            tmp_path, {**target, **place, **keys}, variables={"AWS_ENDPOINT_URL": aws.url}
         )
         asked = aws.asked("athena", "StartQueryExecution")
         agrees(done, [request.params["QueryString"] for request in asked], "aws.athena")

@@ -1,8 +1,7 @@
 """dbt as it is run: an environment of its own, a small project, and what became of it.
 
-dbt agrees with nothing else that is locked, so it is installed apart: once, in the cache directory,
-from ``requirements/dbt.txt`` with its hashes, by the uv that ``make`` runs on. The package that is
-tested is lent to it, as `costinsights run` finds it in any environment that has it.
+dbt agrees with nothing else that is locked, so it is installed apart (`tests.environments`). The
+package that is tested is lent to it, as `costinsights run` finds it in any environment that has it.
 
 The project has a table, a view on it, a test and a model that fails. Its query comment is dbt's
 own with a job's name added, as dbt's documentation shows.
@@ -10,36 +9,24 @@ own with a job's name added, as dbt's documentation shows.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import costinsights
-import costinsights_exporters
-import costinsights_instrumentors
 from costinsights import statement
 from costinsights.ledger.reader import read_ledger
-from tests.debian import CACHE, ENVIRONMENT
-from tests.processes import Unavailable
+from tests.environments import environment, lent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from costinsights.records import Charge
 
-ROOT = Path(__file__).parents[2]
-LOCK = ROOT / "requirements" / "dbt.txt"
-UV = ROOT / ".cache" / "bootstrap" / "bin" / "uv"
-INSTALL_SECONDS = 400
 RUN_SECONDS = 300
 
 JOB = "nightly"
@@ -119,7 +106,7 @@ def build(
     target: Mapping[str, Any],
     *,
     own_comment: bool = True,
-    environment: Mapping[str, str] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Done:
     """Run ``dbt build`` of the project against `target`, a profile's output, under `costinsights run`."""
     files = dict(FILES)
@@ -138,17 +125,23 @@ def build(
     done = subprocess.run(
         [
             *(ours, "run", "--ledger", ledger, "--"),
-            *(installed() / "bin" / "dbt", "--no-use-colors", "--log-format-file", "json", "build"),
+            *(
+                environment("dbt") / "bin" / "dbt",
+                "--no-use-colors",
+                "--log-format-file",
+                "json",
+                "build",
+            ),
             *("--project-dir", directory, "--profiles-dir", directory),
         ],
         cwd=directory,
         env={
             **os.environ,
-            "PYTHONPATH": str(_lent(directory / "packages")),
+            "PYTHONPATH": str(lent(directory / "packages")),
             "COSTINSIGHTS_STRICT": "1",
             "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
             "DO_NOT_TRACK": "1",
-            **(environment or {}),
+            **(variables or {}),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -157,54 +150,3 @@ def build(
         timeout=RUN_SECONDS,
     )
     return Done(done.returncode, done.stdout, directory, ledger)
-
-
-def installed() -> Path:
-    """The directory of dbt's environment; raises `Unavailable` where it cannot be had."""
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    name = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    target = CACHE / f"dbt-{version}-{name}"
-    if target.is_dir():
-        return target
-    if not UV.exists():
-        raise Unavailable(f"{UV.relative_to(ROOT)} is not here: make install")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="dbt-", dir=CACHE) as scratch:
-        place = Path(scratch, "dbt")
-        _uv("venv", "--relocatable", "--python", sys.executable, place)
-        _uv("pip", "sync", "--python", place / "bin" / "python", "--require-hashes", LOCK)
-        try:
-            place.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another run was first
-                raise
-    return target
-
-
-def _uv(*words: str | Path) -> None:
-    done = subprocess.run(
-        [UV, *words, "--quiet"],
-        env={**ENVIRONMENT, "UV_PYTHON_DOWNLOADS": "never"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=INSTALL_SECONDS,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise Unavailable(f"dbt cannot be installed: {said[0]}")
-
-
-def _lent(folder: Path) -> Path:
-    """Return a folder with this package as it is installed, and nothing of what is beside it."""
-    if folder.is_dir():
-        return folder
-    folder.mkdir(parents=True)
-    for package in (costinsights, costinsights_instrumentors, costinsights_exporters):
-        source = Path(package.__file__ or "").parent
-        (folder / source.name).symlink_to(source)
-    files = distribution("costinsights").files or ()
-    points = next(path for path in files if path.name == "entry_points.txt").locate()
-    metadata = Path(str(points)).parent
-    shutil.copytree(metadata, folder / metadata.name)
-    return folder

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.backends import unavailable
+from tests.environments import environment
 from tests.processes import Unavailable
 from tests.servers import pg_recorder, trino_proxy
-from tests.servers.dbt_project import ASSETS, JOB, SECRET, Done, build, installed, sent
+from tests.servers.dbt_project import ASSETS, JOB, SECRET, Done, build, sent
 from tests.servers.redshift_server import redshift
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment() -> None:
+def dbt() -> None:
     """Install dbt, once for all."""
     try:
-        installed()
+        environment("dbt")
     except Unavailable as reason:
         unavailable("dbt", reason)
 

@@ -1,10 +1,7 @@
 """The real orchestrators, run in process, from the statement to its record.
 
-None of them is in the locked environment: each brings over fifty packages, and they do not agree
-with one another. To run these tests, install one into an environment of its own, with msgspec and
-wrapt (Dagster 1.13, Prefect 3.7 with fastapi<0.120 and Airflow 3.3 were tried), and name its
-interpreter in
-``TEST_DAGSTER_PYTHON``, ``TEST_PREFECT_PYTHON`` or ``TEST_AIRFLOW_PYTHON``.
+Each brings over fifty packages, and they do not agree with one another: each has an environment of
+its own (`tests.environments`), with what of ours it needs.
 """
 
 from __future__ import annotations
@@ -12,18 +9,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-from importlib.metadata import distribution
-from importlib.util import find_spec
-from pathlib import Path
-from shutil import copytree
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
-
-import costinsights
-import costinsights_instrumentors
 from costinsights.ledger.reader import read_ledger
+from tests.backends import unavailable
+from tests.environments import environment, lent
+from tests.processes import Unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PREAMBLE = """
 import os, sqlite3, sys
@@ -42,20 +36,17 @@ costinsights.instrument("sqlite3", ledger=os.environ["LEDGER"], exporters=[])
 
 def run(orchestrator: str, program: str, folder: Path) -> dict[str, list[dict[str, str]]]:
     """Run the program under the orchestrator; return what each statement was attributed to."""
-    interpreter = os.environ.get(f"TEST_{orchestrator.upper()}_PYTHON")
-    if interpreter is None:
-        if find_spec(orchestrator) is None:
-            pytest.skip(f"{orchestrator} is not installed")
-        interpreter = sys.executable
+    try:
+        interpreter = environment(orchestrator) / "bin" / "python"
+    except Unavailable as error:
+        unavailable(orchestrator, error)
     home, ledger = folder / "home", folder / "ledger"
     home.mkdir()
     path = home / "program.py"
     path.write_text(PREAMBLE + program)
-    packages = folder / "packages"
-    packages.mkdir()
-    environment = {
+    variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(packages), *_installed_into(packages)]),
+        "PYTHONPATH": str(lent(folder / "packages")),
         "HOME": str(home),
         "LEDGER": str(ledger),
         "DAGSTER_HOME": str(home),
@@ -67,12 +58,12 @@ def run(orchestrator: str, program: str, folder: Path) -> dict[str, list[dict[st
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     }
     for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):  # they talk to servers of their own
-        environment.pop(proxy, None)
-        environment.pop(proxy.lower(), None)
+        variables.pop(proxy, None)
+        variables.pop(proxy.lower(), None)
     done = subprocess.run(
         [interpreter, str(path)],
         cwd=home,
-        env=environment,
+        env=variables,
         capture_output=True,
         check=False,
         text=True,
@@ -84,19 +75,6 @@ def run(orchestrator: str, program: str, folder: Path) -> dict[str, list[dict[st
         if charge.revision == 0 and charge.statement is not None and "AS" in charge.statement.text:
             found.setdefault(charge.statement.text.split()[-1], []).append(charge.attribution)
     return found
-
-
-def _installed_into(folder: Path) -> list[str]:
-    """Lend the other environment this package: its metadata in `folder`, its code where it is."""
-    installed = distribution("costinsights")
-    metadata = next(
-        path for path in installed.files or () if path.name == "entry_points.txt"
-    ).locate()
-    copytree(Path(str(metadata)).parent, folder / Path(str(metadata)).parent.name)
-    return [
-        str(Path(package.__file__ or "").parents[1])
-        for package in (costinsights, costinsights_instrumentors)
-    ]
 
 
 def shown(attribution: dict[str, str]) -> dict[str, str]:
