@@ -81,6 +81,15 @@ def test_csv_comes_with_null_as_a_word_quoted_or_empty_and_gzipped(
     assert bill(ledger, "SELECT count(*), count(ChargeClass), count(Tags) FROM bill") == [(3, 0, 0)]
 
 
+@pytest.mark.parametrize("lost", [3, 9, 200, -1])
+def test_a_gzipped_file_that_breaks_off_is_refused(ledger: str, folder: Path, lost: int) -> None:
+    # DuckDB takes the rows that there are for all of them.
+    path = as_csv(folder / "a.csv.gz", [row(ChargeDescription=str(n)) for n in range(2000)])
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2 if lost < 0 else -lost])
+    assert "a.csv.gz cannot be read: EOFError" in refusal(ledger, path)
+
+
 @pytest.mark.parametrize(
     "text",
     [

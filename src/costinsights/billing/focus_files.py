@@ -17,6 +17,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import zlib
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -78,6 +79,10 @@ _NAMES = {column.name.lower(): column.name for column in COLUMNS}
 _MOMENT = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?( ?(Z|UTC|[+]00(:?00)?))?"
 _NUMBERS = ("DECIMAL", "DOUBLE", "FLOAT", "BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT")
 _SHOWN = 40
+_GZIP = b"\x1f\x8b"
+_PIECE = 1024 * 1024
+UNREADABLE = (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error)
+"""What `header_of` raises of a file that is none, or not all of one."""
 _NULL = "is NULL"
 
 
@@ -171,8 +176,8 @@ def grouped(files: Iterable[File], *, provider: str = "") -> list[Group]:
     found: dict[tuple[Form, tuple[str, ...]], list[File]] = {}
     for file in files:
         try:
-            form, header = _header(file.path)
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
+            form, header = header_of(file.path)
+        except UNREADABLE as error:
             raise PullError(f"{file.told} cannot be read: {type(error).__name__}") from None
         _check(file, header, provider)
         found.setdefault((form, header), []).append(file)
@@ -213,7 +218,7 @@ def _explain(connection: DuckDBPyConnection, file: File, group: Group) -> None:
     found = connection.execute(
         f"SELECT row, {', '.join(f'({test})' for test in tests.values())}, "
         f"{', '.join(f'CAST({quoted(group.names[name])} AS VARCHAR)' for name in tests)} "
-        f"FROM {_source(group, numbered=True)} "
+        f"FROM {source(group, numbered=True)} "
         f"WHERE {' OR '.join(f'({test})' for test in tests.values())} ORDER BY row LIMIT 1"
     ).fetchone()
     if found is None:
@@ -229,14 +234,32 @@ def _explain(connection: DuckDBPyConnection, file: File, group: Group) -> None:
 # -- headers --------------------------------------------------------------------------------------
 
 
-def _header(path: str) -> tuple[Form, tuple[str, ...]]:
+def header_of(path: str) -> tuple[Form, tuple[str, ...]]:
+    """Return what a file is, and the names of its columns as they stand in it.
+
+    Raises:
+        OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error: it cannot be read, or breaks off.
+    """
     with open(path, "rb") as file:
         magic = file.read(4)
     if magic == b"PAR1":
         return "parquet", _parquet_header(path)
-    opened = gzip.open if magic[:2] == b"\x1f\x8b" else open
+    opened = gzip.open if magic[:2] == _GZIP else open
+    if opened is gzip.open:
+        _whole(path)
     with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
         return "csv", tuple(next(csv.reader(text), ()))
+
+
+def _whole(path: str) -> None:
+    """Read a gzip file to its end: of one that breaks off, DuckDB 1.5 takes what there is, silently.
+
+    Raises:
+        OSError, EOFError, zlib.error: it is not whole.
+    """
+    with gzip.open(path, "rb") as file:
+        while file.read(_PIECE):
+            pass
 
 
 def _parquet_header(path: str) -> tuple[str, ...]:
@@ -320,7 +343,7 @@ def _named_rows(connection: DuckDBPyConnection, group: Group) -> str:
         if name not in names and other in names:
             columns.append(f"{quoted(names[other])} AS {quoted(name)}")
     columns += [f"CAST(NULL AS VARCHAR) AS {name}" for name in ASKED_FOR if name not in names]
-    return f"SELECT {', '.join(columns)} FROM {_source(group)}"
+    return f"SELECT {', '.join(columns)} FROM {source(group)}"
 
 
 def moment(value: str, kind: str) -> str:
@@ -338,7 +361,7 @@ def moment(value: str, kind: str) -> str:
 def _types(connection: DuckDBPyConnection, group: Group) -> dict[str, str]:
     if group.form == "csv":
         return dict.fromkeys(group.header, "VARCHAR")
-    rows = connection.execute(f"DESCRIBE SELECT * FROM {_source(group)}").fetchall()
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {source(group)}").fetchall()
     return {raw: str(row[1]) for raw, row in zip(group.header, rows, strict=True)}
 
 
@@ -354,7 +377,7 @@ def _check_type(file: File, name: str, raw: str, kind: str) -> None:
         raise PullError(f"{file.told}: the column {raw} is {kind}, no {wanted}")
 
 
-def _source(group: Group, *, numbered: bool = False) -> str:
+def source(group: Group, *, numbered: bool = False) -> str:
     """Return what stands behind FROM; with `numbered` it has the column ``row``, from 1."""
     paths = ", ".join(literal(unglobbed(file.path)) for file in group.files)
     if group.form == "parquet":
