@@ -35,7 +35,14 @@ cluster's hours is settlement's. Serverless: ``StartJobRun``, completed by ``Get
 billed of vCPUs, memory and storage. On EKS: ``StartJobRun`` with what its pods request, completed by
 ``DescribeJobRun`` with the time; settlement makes an estimate of it. See docs/systems/emr.md.
 
-Not seen: of Athena rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore, and what
+Amazon S3, all operations: not a charge a call, but at most one a second for each bucket, class of
+requests, storage class, and who they are for: requests as they are billed (retries by their answers),
+bytes in and out (a streamed body as it is read), time in the client. ``upload_file``,
+``download_file`` and ``copy`` are counted by the requests that they come to, in whatever thread, and
+are for who has called them; a paginator is a LIST a page. See docs/storage.md.
+
+Not seen: of S3 presigned URLs, which somebody else sends, transfers of the AWS CRT, and what DuckDB,
+Spark, Polars and PyArrow read by their own means. Of Athena rows (``GetQueryResults`` has no total), Athena for Apache Spark, aiobotocore (S3 is: `aiobotocore`), and what
 S3, the Glue catalog and Lambda connectors bill for the query. All other services pass untouched.
 """
 
@@ -43,18 +50,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from costinsights.jobs import Asked, Hook, JobInstrumentor
+from costinsights.jobs import Asked, Call, Hook, JobInstrumentor, Watch
+from costinsights.storage import Counting
 from costinsights_instrumentors import _botocore_athena as athena
 from costinsights_instrumentors import _botocore_emr as emr
 from costinsights_instrumentors import _botocore_emr_containers as emr_containers
 from costinsights_instrumentors import _botocore_emr_serverless as emr_serverless
 from costinsights_instrumentors import _botocore_glue as glue
 from costinsights_instrumentors import _botocore_redshift_data as redshift_data
+from costinsights_instrumentors import _botocore_s3 as s3
+from costinsights_instrumentors._botocore import service_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costinsights.jobs import Operation
+    from costinsights.patching import Probe
+    from costinsights.recorder import Recorder
+    from costinsights.storage import Adder, Kind
 
 # By botocore's name of the service; a service has a file of its own.
 SERVICES: Mapping[str, Mapping[str, Operation]] = {
@@ -68,18 +81,25 @@ SERVICES: Mapping[str, Mapping[str, Operation]] = {
 EMR = (emr, emr_serverless, emr_containers)
 # Those with a channel of their own for tags, by the system that they start jobs of.
 LABELS = {redshift_data.SYSTEM: redshift_data.with_labels}
-NAMES = frozenset(name for operations in SERVICES.values() for name in operations)
+OPERATIONS = {
+    (service, name): operation
+    for service, operations in SERVICES.items()
+    for name, operation in operations.items()
+}
+NAMES = frozenset(name for _, name in OPERATIONS)
+STARTS = frozenset(name for (_, name), found in OPERATIONS.items() if found.start is not None)
+CALL = Hook("botocore.client:BaseClient._make_api_call", leaf=True)
 
 
 class BotocoreInstrumentor(JobInstrumentor):
     name = "botocore"
     system = "aws.athena"
-    systems = ("aws.athena", *(part.SYSTEM for part in (glue, redshift_data, *EMR)))
+    systems = ("aws.athena", *(part.SYSTEM for part in (glue, redshift_data, *EMR, s3)))
     driver = "botocore"
     supports = ("1.29", "2")
     # The class is there before any client, and each client's class inherits from it. No call of it
     # calls another one that is about a job.
-    hooks = (Hook("botocore.client:BaseClient._make_api_call", leaf=True),)
+    hooks = (CALL, *s3.HOOKS)
     meters = tuple(
         dict.fromkeys(
             meter for part in (athena, glue, redshift_data, *EMR) for meter in part.METERS
@@ -90,13 +110,41 @@ class BotocoreInstrumentor(JobInstrumentor):
     statement_tags = True
     channel = "Redshift Data API: StatementName"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.s3 = s3.S3(self.adder)
+        self.tasks = s3.Tasks()
+
+    def watch(self, recorder: Recorder) -> Watch:
+        """Look for operations of S3 before jobs are looked for."""
+        return Looking(self, recorder)
+
+    def adder(self, kind: Kind) -> Adder | None:
+        """Return what adds to the requests of a kind, while we are switched on."""
+        watch = self.watcher
+        return watch.counting.adder(kind) if isinstance(watch, Looking) else None
+
+    def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Take note of what came of a hook that is no call: of a read, the history, a task."""
+        thing = args[0]
+        if result is not None:
+            self.s3.read(thing, result if isinstance(result, int) else len(result))
+        elif len(args) > 2 and isinstance(args[1], str):
+            self.s3.noted(args[1], args[2])
+        else:
+            self.tasks.made(thing)
+
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Tell by the operation's name, then by the service; nearly all calls end at the first."""
         if len(args) != 3 or args[1] not in NAMES:
             return None
         client, name, request = args
-        found = SERVICES.get(client.meta.service_model.service_name, {}).get(name)
+        found = OPERATIONS.get((service_of(client), name))
         return None if found is None else Asked(found, client, request)
+
+    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
+        """The name of an operation stands behind the client."""
+        return (1, STARTS) if hook is CALL else None
 
     def with_labels(
         self, asked: Asked, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]
@@ -104,3 +152,28 @@ class BotocoreInstrumentor(JobInstrumentor):
         """Ask the service's own file; Athena has no such channel."""
         found = LABELS.get(asked.operation.system)
         return None if found is None else found(args, kwargs, words)
+
+
+class Looking(Watch):
+    """Hands operations of S3 to the tally, tasks of s3transfer to who has asked for them."""
+
+    def __init__(self, instrumentor: BotocoreInstrumentor, recorder: Recorder) -> None:
+        super().__init__(instrumentor, recorder)
+        found = instrumentor.s3
+        self.counting = Counting(recorder, instrumentor.name, found.asked, found.counted, s3.under)
+        self._tasks = instrumentor.tasks
+
+    def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Look at a call before it is made."""
+        if probe.hook is s3.TASK:
+            return self._tasks.enter(args[0], self)
+        return self.counting.begin(probe, args, kwargs) or super().begin(probe, args, kwargs)
+
+    def end(self, call: Any, answer: Any, error: BaseException | None) -> None:
+        """Look at what came of it."""
+        if isinstance(call, Call):
+            super().end(call, answer, error)
+        elif isinstance(call, s3.Entered):
+            call.leave()
+        else:
+            self.counting.end(call, answer, error)

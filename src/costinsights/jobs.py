@@ -37,8 +37,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from costinsights.guard import busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
+from costinsights.starts import Pending, starting_wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -130,7 +133,7 @@ def place(
     return found
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True):  # which is made in C
     """One run that a call has started."""
 
     id: str | None
@@ -216,7 +219,7 @@ class Start(NamedTuple):
     """From the client and the request: where the runs go."""
     runs: Callable[[Any, Any], Iterable[Run]]
     """From the request and the answer: what was started."""
-    text: Callable[[Any], str | None] = lambda request: None
+    text: Callable[[Any], str | None] | None = None
     """From the request: the statement."""
     rewrite: Callable[[tuple[Any, ...], dict[str, Any], str], Arguments] | None = None
     """Returns a call's arguments with another statement in it, for ``tagging="comment"``."""
@@ -235,7 +238,7 @@ class Operation(NamedTuple):
     """Of a start: how to ask for its runs when the program does not."""
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A call that is about a job: what it means, by which client, with what request."""
 
     operation: Operation
@@ -251,7 +254,8 @@ class JobInstrumentor(DBAPIInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._watcher: Watch | None = None
+        self.watcher: Watch | None = None
+        """What its calls are looked through by, while it is switched on."""
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Return what a call means; None, quickly, where it has to do with no job."""
@@ -267,7 +271,22 @@ class JobInstrumentor(DBAPIInstrumentor):
         """
         return None
 
+    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
+        """Return where calls of a hook have a name, and the names of those that start jobs.
+
+        They then have a short way (`costinsights.starts`). None: there is no such name, or the
+        callable is no leaf.
+        """
+        return None
+
     # -- what the base makes of it --------------------------------------------------------------
+
+    def shortened(
+        self, function: Callable[..., Any], probe: Probe, general: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the wrapper of calls: `general`, or one with a short way for usual starts."""
+        starts = self.starts(probe.hook)
+        return general if starts is None else starting_wrapper(function, probe, general, *starts)
 
     def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
         """Hook the client; its calls are looked through before they reach the recorder."""
@@ -279,14 +298,18 @@ class JobInstrumentor(DBAPIInstrumentor):
         super().instrument(watched, explicit=explicit)
 
     def _watching_over(self, recorder: Recorder) -> Watch:
-        if self._watcher is None or self._watcher.recorder is not recorder:
-            self._watcher = Watch(self, recorder)
-        return self._watcher
+        if self.watcher is None or self.watcher.recorder is not recorder:
+            self.watcher = self.watch(recorder)
+        return self.watcher
+
+    def watch(self, recorder: Recorder) -> Watch:
+        """Return what looks through its calls."""
+        return Watch(self, recorder)
 
     def uninstrument(self) -> None:
         """Put everything back, and forget the runs that are open: they stay pending."""
         super().uninstrument()
-        self._watcher = None
+        self.watcher = None
 
     def resource(self, connection: Place) -> Resource:
         """Return where the run goes."""
@@ -334,6 +357,7 @@ class Watch:
     def __init__(self, instrumentor: JobInstrumentor, recorder: Recorder) -> None:
         self.recorder = recorder
         self.labels = recorder.labels
+        self.plain = recorder.plain
         self.runs = runs_of(recorder)
         self.tagger = None if recorder.tagger is None else Tags(instrumentor, recorder.tagger)
         self._instrumentor = instrumentor
@@ -344,23 +368,26 @@ class Watch:
         asked = instrumentor.operation(probe.hook, args, kwargs)
         if asked is None or busy.get() not in (None, instrumentor.name):
             return None  # the latter: what another instrumentor's call does is that call's
-        recorder = self.recorder
-        if self.runs.writer is not recorder.writer:  # a forked child; its parent's runs stay there
-            self.runs = runs_of(recorder)
         start = asked.operation.start
         if start is None:
-            return Call(self, probe, asked, None) if self.runs.open else None
+            return Call(self, probe, asked, None) if self.known().open else None
         where = start.place(asked.client, asked.request)
-        text = start.text(asked.request)
+        text = None if start.text is None else start.text(asked.request)
         if text is not None and start.rewrite is None and self.tagger is not None:
             text = Fixed(text)
         given = (where, text, (asked, args, kwargs))
-        span = recorder.begin(probe, given, {})
+        span = self.recorder.begin(probe, given, {})
         return None if span is None else Call(self, probe, asked, span)
+
+    def known(self) -> Runs:
+        """Return the runs of this process: in a forked child none of its parent's."""
+        if self.runs.writer is not self.recorder.writer:
+            self.runs = runs_of(self.recorder)
+        return self.runs
 
     def end(self, call: Call, answer: Any, error: BaseException | None) -> None:
         """Look at what came of it."""
-        span, (operation, _, request) = call.span, call.asked
+        span, operation, request = call.span, call.asked.operation, call.asked.request
         if error is not None:
             if span is not None:  # nothing was started, or nobody was told what
                 self.recorder.end(span, None, error)
@@ -385,6 +412,10 @@ class Watch:
         self._starts(call, answer, runs, ended)
         for state in ended.values():
             self.ends(system, state)
+
+    def over(self, probe: Probe, asked: Asked, span: CostSpan, answer: Any) -> None:
+        """Look at what came of a start that turned out not to be a usual one."""
+        self.end(Call(self, probe, asked, span), answer, None)
 
     def ends(self, system: str, state: State) -> None:
         """Complete the charge of a run that is open, if it is one."""
@@ -439,7 +470,7 @@ class Watch:
     def _start(self, asked: Asked, span: CostSpan, run: Run, ended: State | None) -> bool:
         """Write the charge of a run; False where the vendor answered with a run we know."""
         key = (asked.operation.system, run.within, run.id)
-        if run.id is not None and not self.runs.add(key, None if ended is not None else span):
+        if run.id is not None and not self.known().add(key, None if ended is not None else span):
             return False
         if span.args is not None and run.text is not None:
             span.args = (span.args[0], run.text, span.args[_GIVEN])
@@ -458,7 +489,7 @@ class Watch:
         if span.partial and span.target.capacity is not None:
             self.recorder.resume(span)  # it takes its share of the capacity until it has ended
         if span.partial and asked.operation.follow is not None:
-            self.runs.follow(Begun(key, asked.operation.follow, asked.client, span, self))
+            self.runs.follow(key, asked.operation.follow, asked.client, span, self)
         return True
 
     def _finish(self, span: CostSpan, state: State) -> None:
@@ -511,7 +542,7 @@ class Begun(NamedTuple):
     follow: Follow
     client: Any
     """The program's."""
-    span: CostSpan
+    span: CostSpan | Pending
     watch: Watch
 
 
@@ -526,7 +557,7 @@ class Runs:
         self.writer = recorder.writer
         self.open = 0
         self._pause = recorder.pause
-        self._known: OrderedDict[Key, CostSpan | None] = OrderedDict()
+        self._known: OrderedDict[Key, CostSpan | Pending | None] = OrderedDict()
         self.lock = RLock()
         """Held while a charge of an open run is written: for the time of a write to the disk."""
         self.begun: deque[Begun] = deque(maxlen=MOST_RUNS)
@@ -535,7 +566,9 @@ class Runs:
         """When the program has last asked for a run that is followed, in monotonic seconds."""
         self._follows: bool | None = None
 
-    def follow(self, begun: Begun) -> None:
+    def follow(
+        self, key: Key, follow: Follow, client: Any, span: CostSpan | Pending, watch: Watch
+    ) -> None:
         """Hand a run to the background, where that is switched on."""
         if self._follows is None:
             from costinsights.runtime import active
@@ -543,19 +576,26 @@ class Runs:
             runtime = active()
             self._follows = runtime is not None and runtime.config.follow_jobs
         if self._follows:
-            self.asked[begun.key] = 0.0
-            self.begun.append(begun)
+            self.asked[key] = 0.0
+            self.begun.append(Begun(key, follow, client, span, watch))
 
     def heard(self, key: Key) -> None:
         """Note that the program has asked for a run itself, and that it goes on."""
         if key in self.asked:
             self.asked[key] = monotonic()
 
-    def span(self, key: Key) -> CostSpan | None:
-        """Return the span of a run that is open."""
-        return self._known.get(key)
+    def is_open(self, key: Key) -> bool:
+        """Tell whether nobody has seen the end of a run yet."""
+        return self._known.get(key) is not None
 
-    def add(self, key: Key, span: CostSpan | None) -> bool:
+    def span(self, key: Key) -> CostSpan | None:
+        """Return the span of a run that is open. The caller holds `lock`."""
+        found = self._known.get(key)
+        if isinstance(found, Pending):
+            found = self._known[key] = found.span()
+        return found
+
+    def add(self, key: Key, span: CostSpan | Pending | None) -> bool:
         """Remember a run; False where it is known."""
         with self.lock:
             if key in self._known:
@@ -567,7 +607,7 @@ class Runs:
                 oldest, forgotten = self._known.popitem(last=False)
                 self.open -= forgotten is not None
                 self.asked.pop(oldest, None)
-        if forgotten is not None:
+        if forgotten is not None and not isinstance(forgotten, Pending):
             self._pause(forgotten)
         return True
 
@@ -575,7 +615,7 @@ class Runs:
         """Return the span of an open run, once: from now on it has ended."""
         with self.lock:
             self.asked.pop(key, None)
-            span = self._known.get(key)
+            span = self.span(key)
             if span is not None:
                 self._known[key] = None
                 self.open -= 1
@@ -613,7 +653,7 @@ class Tags:
         start = None if asked is None else asked.operation.start
         if asked is None or start is None or busy.get() not in (None, probe.name):
             return args, kwargs
-        text = start.text(asked.request)
+        text = None if start.text is None else start.text(asked.request)
         given: tuple[Any, ...] = (None, text, (asked, args, kwargs))
         changed, named = self._tagger(probe, given, {})
         if changed is given:

@@ -9,6 +9,7 @@ configuration and e-mail addresses are never looked at.
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from sys import modules
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -61,6 +62,10 @@ class Context:
         return f"Context({self.rule!r}, {self.labels!r})"
 
 
+carried: ContextVar[Context | None] = ContextVar("costinsights_carried", default=None)
+"""Who has handed the work under way to a library's own thread, where nobody can be asked."""
+
+
 def may_be_present() -> bool:
     """Tell whether this process has loaded an orchestrator, or was started by one."""
     return not _bare or "dagster" in modules or "prefect" in modules or "airflow" in modules
@@ -80,7 +85,7 @@ def present() -> Context | None:
             found = _prefect()
         if found is None and (not _bare or "airflow" in modules):
             found = _airflow()
-        return found
+        return carried.get() if found is None else found
     except Exception as error:  # noqa: BLE001  the call is recorded all the same
         swallow("orchestrator", error)
         return None

@@ -52,6 +52,7 @@ from costinsights.surroundings import is_suppressed, surrounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextvars import ContextVar, Token
 
     from costinsights.attribution import Scope
     from costinsights.patching import Probe
@@ -180,7 +181,9 @@ class Streams:
 class Under:
     """One call under way."""
 
-    __slots__ = ("args", "asked", "kwargs", "probe", "recorder", "started", "started_at")
+    __slots__ = ("args", "asked", "kwargs", "probe", "recorder", "started", "started_at", "token")
+
+    token: Token[Any] | None
 
     def __init__(
         self,
@@ -201,17 +204,29 @@ class Under:
 
 
 class Counting:
-    """Stands before the recorder, and counts a client's calls in its tally."""
+    """Stands before the recorder, and counts a client's calls in its tally.
+
+    What `asked` has returned stands in `under` while the call is made, for hooks of what the client
+    calls: that is where it can be seen how often a request was tried.
+    """
 
     tagger = None
 
-    def __init__(self, recorder: Recorder, name: str, asked: Asked, counted: Counted) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        name: str,
+        asked: Asked,
+        counted: Counted,
+        under: ContextVar[Any] | None = None,
+    ) -> None:
         self.recorder = recorder
         self.labels = recorder.labels
         self.opened: dict[int, Any] = {}  # what a hook of a fetch asks for: there is none here
         self._name = name
         self._asked = asked
         self._counted = counted
+        self._under = under
         # Now, and not with the first call: a child that is forked while another thread imports
         # would wait for ever for what it needs.
         recorder.tallied()
@@ -221,11 +236,19 @@ class Counting:
         asked = self._asked(probe.hook, args, kwargs)
         if asked is None or _silent():
             return None
-        return Under(self, probe, asked, args, kwargs)
+        token = None if self._under is None else self._under.set(asked)
+        call = Under(self, probe, asked, args, kwargs)
+        call.token = token
+        return call
 
     def end(self, call: Under, result: Any, error: BaseException | None) -> None:
         """Count what came of it: it is on disk when this returns."""
         duration = perf_counter_ns() - call.started
+        if call.token is not None and self._under is not None:
+            try:
+                self._under.reset(call.token)
+            except ValueError:  # a coroutine that is closed in another context
+                call.token = None
         counted = self._counted(call.asked, call.args, call.kwargs, result, error)
         if counted is None:
             return

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from costinsights.records import Charge
 
 
+STORAGE = frozenset(("aws.s3", "gcp.storage", "azure.storage"))
+
+
 class Charges:
-    """The ledger of this process, read while it is written."""
+    """The ledger of this process, read while it is written.
+
+    Operations on object storage, which clients of other things make as well, are left out: they are
+    added up, and have tests of their own.
+    """
 
     def __init__(self, ledger: Path) -> None:
         self.ledger = ledger
@@ -24,7 +31,8 @@ class Charges:
 
     def entries(self) -> list[Charge]:
         """Return the entries since the last look, revisions and all."""
-        every = list(read_ledger(str(self.ledger)))
+        found = read_ledger(str(self.ledger))
+        every = [charge for charge in found if charge.system not in STORAGE]
         fresh, self._seen = every[self._seen :], len(every)
         return fresh
 

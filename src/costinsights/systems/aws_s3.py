@@ -206,6 +206,42 @@ RETRIEVED = frozenset(("STANDARD_IA", "ONEZONE_IA", "GLACIER_IR"))
 """Storage classes whose reading is billed by the byte as well, when it happens; the archives' bytes
 are billed when they are restored."""
 
+UNBILLED_STATUS = frozenset((301, 307))
+"""Answers that are not billed, beside those of 500 and above."""
+
+UNBILLED = frozenset(
+    (
+        "PermanentRedirect",
+        "PermanentRedirectControlError",
+        "TemporaryRedirect",
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+        "ConnectionClosedByRequester",
+        "DeviceNotActiveError",
+        "EndpointNotFound",
+        "ExpiredToken",
+        "IllegalLocationConstraintException",
+        "InvalidArgument",
+        "InvalidBucketOwnerAWSAccountID",
+        "InvalidDigest",
+        "InvalidEncryptionAlgorithmError",
+        "InvalidHostHeader",
+    )
+)
+"""Error codes that are not billed: the beginning of the table of AWS's page "Billing for Amazon S3
+error responses" (userguide/ErrorCodeBilling.html); its end was not to be had, and what is missing
+here counts as billed."""
+
+
+def is_billed(status: int, code: str | None = None) -> bool:
+    """Tell whether a request is billed that got such an answer.
+
+    Successes and the client's errors are, the server's are not. An ``AccessDenied`` (403) is, unless
+    it was sent from outside of the bucket's account and organisation, which cannot be seen here.
+    """
+    return status < 500 and status not in UNBILLED_STATUS and code not in UNBILLED
+
+
 # -- usage types of a bill ----------------------------------------------------------------------
 
 REGIONS: Mapping[str, str] = {
