@@ -59,6 +59,7 @@ RESERVED = re.compile(r"`?(?:[\w-]+`?\.`?)?`?region-[\w-]+`?\.`?INFORMATION_SCHE
 STATUS = {
     "accessDenied": 403,
     "notFound": 404,
+    "duplicate": 409,
     "invalidQuery": 400,
     "rateLimitExceeded": 403,
     "authError": 401,
@@ -714,7 +715,9 @@ def serving(state: Server) -> Generator[Server]:
     """Run a server, until the block ends."""
     server = _Server(state)
     state.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, name="bigquery-server", daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, args=(0.02,), name="bigquery-server", daemon=True
+    )
     thread.start()
     try:
         yield state
