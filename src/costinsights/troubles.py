@@ -149,7 +149,7 @@ def _code(error: Any) -> str:
     said = _table(response.get("Error")).get("Code")  # botocore's ClientError
     for each in (said, getattr(error, "error_code", None), _azure(error), _google(error)):
         if isinstance(each, str) and each:
-            return each
+            return str(getattr(each, "value", each))  # azure-storage has enumerations of text
     return ""
 
 

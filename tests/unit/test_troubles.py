@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from azure.storage.blob import StorageErrorCode
 
 from costinsights.troubles import trouble_of
 
@@ -23,6 +24,7 @@ class Throttled(Exception):
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__("429")
         self.response: Any = Response(headers)
+        self.error_code: str = ""
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,9 @@ def test_the_longest_of_all_that_a_vendor_asks_for_counts(
 ) -> None:
     found = trouble_of(Throttled(headers))
     assert (found.kind, found.after) == ("throttled", after)
+
+
+def test_a_code_that_is_an_enumeration_is_said_as_the_vendor_writes_it() -> None:
+    error = Throttled({})
+    error.error_code = StorageErrorCode.CONDITION_NOT_MET
+    assert trouble_of(error).code == "ConditionNotMet"
