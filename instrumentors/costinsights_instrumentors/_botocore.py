@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from costinsights.instrumentor import address_of
-from costinsights.jobs import Follow, place
+from costinsights.jobs import MOST_PLACES, Follow, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -15,21 +16,48 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 20
 
 
+# Of each client: itself, the service it is of, and where it has led to so far. A client is asked
+# once: each word of it is two properties away, and a start should not have to wait for them.
+_clients: dict[int, tuple[ref[Any], str, dict[tuple[str, str | None, str | None], Place]]] = {}
+
+
+def service_of(client: Any) -> str:
+    """Return botocore's name of the service that a client is of."""
+    known = _clients.get(id(client))
+    return known[1] if known is not None and known[0]() is client else _meet(client)[1]
+
+
 def where(system: str, client: Any, namespace: str | None, service: str | None = None) -> Place:
     """Return where a client of botocore sends its requests, in the region it was made for.
 
     `namespace` is what shares a price there: a workgroup, a cluster.
     """
-    meta = client.meta
-    address, port = address_of(meta.endpoint_url)
-    return place(
-        system,
-        address=address,
-        port=port,
-        namespace=namespace,
-        region=meta.region_name,
-        service=service,
-    )
+    known = _clients.get(id(client))
+    if known is None or known[0]() is not client:
+        known = _meet(client)
+    key, places = (system, namespace, service), known[2]
+    found = places.get(key)
+    if found is None:
+        if len(places) >= MOST_PLACES:
+            places.clear()
+        meta = client.meta
+        address, port = address_of(meta.endpoint_url)
+        found = places[key] = place(
+            system,
+            address=address,
+            port=port,
+            namespace=namespace,
+            region=meta.region_name,
+            service=service,
+        )
+    return found
+
+
+def _meet(client: Any) -> tuple[ref[Any], str, dict[tuple[str, str | None, str | None], Place]]:
+    key = id(client)
+    link = ref(client, lambda _: _clients.pop(key, None))
+    found = _clients[key] = link, client.meta.service_model.service_name, {}
+    return found
 
 
 def follow(

@@ -40,8 +40,8 @@ def place_of(client: Any, request: Mapping[str, Any]) -> Place:
     return where(SYSTEM, client, request.get("WorkGroup") or "primary")
 
 
-def _started(request: Mapping[str, Any], answer: Mapping[str, Any]) -> Iterator[Run]:
-    yield Run(answer.get("QueryExecutionId"))
+def _started(request: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[Run]:
+    return (Run(answer.get("QueryExecutionId")),)
 
 
 def text(request: Mapping[str, Any]) -> str | None:

@@ -34,6 +34,7 @@ REQUESTED = {
     "MaxCapacity": "requested_dpus",
     "ExecutionClass": "requested_class",
 }
+_SIZES = frozenset(REQUESTED)
 METERS = (*glue.METERS, *REQUESTED.values())
 _NOTHING: Table = {}
 
@@ -48,13 +49,13 @@ def _at(field: str, kind: str = "") -> Callable[[Any, Table], Place]:
 
 
 def _size(request: Table) -> dict[str, int | float | str] | None:
-    return {
-        ours: request[theirs] for theirs, ours in REQUESTED.items() if theirs in request
-    } or None
+    if _SIZES.isdisjoint(request):  # as mostly: the job says it
+        return None
+    return {ours: request[theirs] for theirs, ours in REQUESTED.items() if theirs in request}
 
 
-def _job(request: Table, answer: Table) -> Iterator[Run]:
-    yield Run(answer.get("JobRunId"), operation="JOB", meters=_size(request))
+def _job(request: Table, answer: Table) -> tuple[Run]:
+    return (Run(answer.get("JobRunId"), operation="JOB", meters=_size(request)),)
 
 
 def _workflow(_: Table, answer: Table) -> Iterator[Run]:

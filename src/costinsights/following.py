@@ -169,7 +169,7 @@ class Following:
         begun = self._runs.begun
         while begun:
             new = begun.popleft()
-            if self._runs.span(new.key) is None:
+            if not self._runs.is_open(new.key):
                 continue  # it has ended
             key = (id(new.follow), new.key[0], new.follow.same(new.client))
             place = self._places.get(key)

@@ -252,6 +252,14 @@ class DBAPIInstrumentor:
         found = getattr(driver, "__version__", None)
         return found if isinstance(found, str) else None
 
+    def shortened(
+        self, function: Callable[..., Any], probe: Probe, general: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the wrapper of calls: `general`, or one with a short way for the usual ones."""
+        from costinsights.usual import may_be_usual, usual_wrapper
+
+        return usual_wrapper(function, probe, general) if may_be_usual(probe) else general
+
     # -- asking the driver ----------------------------------------------------------------------
 
     def connection_of(self, instance: Any) -> Any:

@@ -341,11 +341,9 @@ def _call_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., A
 
 
 def _statement_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:
-    from costinsights.usual import may_be_usual, usual_wrapper
-
     general = _call_wrapper(function, probe)
     pass_over(general)
-    return usual_wrapper(function, probe, general) if may_be_usual(probe) else general
+    return probe.instrumentor.shortened(function, probe, general)
 
 
 def _fetch_wrapper(function: Callable[..., Any], probe: Probe) -> Callable[..., Any]:

@@ -624,7 +624,7 @@ class Recorder:
             found = self._attribute(scope, key, statement, target, probe.name, probe.operation)
         span.attribution = found
         span.refers = self.refer(target, found, definition)
-        if key is None and definition is not None:
+        if key is None:  # for `usual` and `starts`, which ask no further then
             scope.resolved[target, definition] = span.refers
         if self.tagger is not None and (tag := self.tagger.tag(span, self.labels)) is not None:
             span.note("g", tag)
