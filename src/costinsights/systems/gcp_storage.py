@@ -30,13 +30,15 @@ _ACCESS = ("bucketAccessControls", "defaultObjectAccessControls", "objectAccessC
 
 OPERATIONS: Mapping[str, OperationClass] = {
     # Of objects.
-    "objects.insert": "A",  # a resumable upload is one, however many requests it takes (unsourced)
+    "objects.insert": "A",  # a resumable upload is one, however many requests it takes
     "objects.patch": "A",
     "objects.update": "A",
     "objects.compose": "A",
     "objects.copy": "A",
     "objects.rewrite": "A",
     "objects.list": "A",
+    "objects.move": "A",
+    "objects.restore": "A",
     "objects.watchAll": "A",
     "objects.setIamPolicy": "A",
     "objects.get": "B",  # with or without its media; each range that is asked for is one
@@ -54,6 +56,7 @@ OPERATIONS: Mapping[str, OperationClass] = {
     "buckets.getIamPolicy": "B",
     "buckets.testIamPermissions": "B",
     "buckets.delete": "free",
+    "buckets.getStorageLayout": "free",
     # Of what belongs to them.
     **{f"{kind}.{verb}": "A" for kind in _ACCESS for verb in ("insert", "patch", "update")},
     **{f"{kind}.delete": "A" for kind in _ACCESS},
@@ -63,6 +66,9 @@ OPERATIONS: Mapping[str, OperationClass] = {
     "notifications.get": "B",
     "notifications.list": "B",
     "channels.stop": "free",
+    "folders.list": "A",
+    "folders.rename": "A",
+    "folders.delete": "free",
     # Of the project.
     "hmacKeys.create": "A",
     "hmacKeys.list": "A",
