@@ -57,7 +57,6 @@ _CALL = {
     "BilledCost": "0",
     "BillingAccountId": literal(ACCOUNT),
     "BillingAccountName": "'costinsights: charges of calls'",
-    "BillingAccountType": "'Estimates'",
     "BillingCurrency": "coalesce(c.currency, {currency})",
     "BillingPeriodEnd": "date_trunc('month', c.began) + INTERVAL 1 MONTH",
     "BillingPeriodStart": "date_trunc('month', c.began)",
@@ -133,6 +132,22 @@ _CALL = {
 NUMBERS = frozenset(("x_CapacitySeconds", "x_EstimatedCost", "x_Revision", "x_Rows"))
 """Columns of ours that are numbers; all others that begin with ``x_`` are text."""
 
+_COMPLETED = {
+    "ChargeDescription": (
+        "coalesce(ChargeDescription, x_UsageType, concat(ServiceName, ': ', ChargeCategory))"
+    ),
+    "PricingQuantity": (
+        "CASE WHEN PricingQuantity IS NULL AND ChargeCategory = 'Usage' "
+        "THEN ConsumedQuantity ELSE PricingQuantity END"
+    ),
+    "PricingUnit": (
+        "CASE WHEN PricingUnit IS NULL AND ChargeCategory = 'Usage' "
+        "AND PricingQuantity IS NULL THEN ConsumedUnit ELSE PricingUnit END"
+    ),
+}
+"""What a line of the bill gets where its source leaves it out and FOCUS has it: what it says of
+itself elsewhere."""
+
 _KINDS = {column.name: TYPES[column.kind] for column in COLUMNS}
 _BILLED = {"x_Basis": "'billed'", "x_EstimateMethod": literal(METHODS["billed"])}
 
@@ -159,9 +174,10 @@ def calls(relation: str, ids: str) -> str:
 
 
 def billed(bill: str) -> str:
-    """Return the SELECT of lines of the bill, as their sources have them."""
+    """Return the SELECT of lines of the bill: as their sources have them, and completed."""
     added = ", ".join(f"{value} AS {quoted(name)}" for name, value in _BILLED.items())
-    return f"SELECT *, {added} FROM {bill}"
+    completed = ", ".join(f"{value} AS {quoted(name)}" for name, value in _COMPLETED.items())
+    return f"SELECT * REPLACE ({completed}), {added} FROM {bill}"
 
 
 def arranged(connection: DuckDBPyConnection, parts: Iterable[str]) -> str:
