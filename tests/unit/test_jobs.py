@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from opentelemetry import context, trace
 
 from costinsights import jobs, runtime
 from costinsights.guard import busy
@@ -88,6 +89,10 @@ class Instrumentor(JobInstrumentor):
     basis = "metered"
     hooks = (Hook("testjobs:Client.request", leaf=True),)
     statement_tags = True
+    short = True
+
+    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
+        return (1, frozenset(OPERATIONS)) if self.short else None
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         found = OPERATIONS.get(args[1])
@@ -118,12 +123,15 @@ class Switched(NamedTuple):
         return len(list(read_ledger(active.config.ledger)))
 
 
-def _switched(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Iterator[Switched]:
+def _switched(
+    monkeypatch: pytest.MonkeyPatch, *, short: bool = True, **settings: Any
+) -> Iterator[Switched]:
     module = ModuleType("testjobs")
     vars(module)["Client"] = kind = type("Client", (Client,), dict(vars(Client)))
     monkeypatch.setitem(sys.modules, "testjobs", module)
     monkeypatch.setenv("COSTINSIGHTS_STRICT", "1")
     instrumentor = Instrumentor()
+    monkeypatch.setattr(Instrumentor, "short", short)
     with capture("sqlite3", clock=Clock(), **settings) as found:
         active = runtime.active()
         assert active is not None
@@ -375,3 +383,57 @@ def test_an_answer_that_nobody_can_read_still_leaves_a_charge(
     on.client.answers.append({"runs": [{"name": "a-1"}]})
     on.client.request("status", {})
     assert on.one() == charge
+
+
+# What the requests of starts may look like.
+SHAPES: tuple[dict[str, Any], ...] = (
+    {"sql": "SELECT 1"},
+    {"sql": "SELECT 2", "group": "etl"},
+    {"group": "etl"},
+    {"group": "etl", "operation": "JOB", "size": {"workers": 4, "class": "FLEX \u00e4"}},
+    {"sql": "SELECT 1", "operation": 'of "two" words'},
+)
+
+
+def _lived(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> tuple[list[Charge], list[str]]:
+    """Start jobs of each shape, twice, in a span and in none; some fail, some end, some repeat."""
+    general: list[str] = []
+    end = jobs.Watch.end
+
+    def told(watch: jobs.Watch, call: jobs.Call, answer: Any, error: Any) -> None:
+        general.append(",".join((answer or {}).get("ids", ["ask"])))
+        end(watch, call, answer, error)
+
+    monkeypatch.setattr(jobs.Watch, "end", told)
+    span = trace.SpanContext(1, 2, is_remote=False, trace_flags=trace.TraceFlags(1))
+    inside = trace.set_span_in_context(trace.NonRecordingSpan(span))
+    charges: list[Charge] = []
+    for on in _switched(monkeypatch, short=short):
+        for turn, around in enumerate((None, None, inside)):
+            token = None if around is None else context.attach(around)
+            for number, shape in enumerate(SHAPES):
+                _start(on, f"{turn}-{number}", **{"sql": None, **shape})
+            _start(on, "0-0")  # as the first one
+            _start(on, f"{turn}-a", f"{turn}-b")
+            on.client.answers.append(LookupError("no such group"))
+            with pytest.raises(LookupError):
+                on.client.request("start", {"sql": "SELECT 1"})
+            if token is not None:
+                context.detach(token)
+        _ask(on, _end("1-1", rows=7, elapsed=3 * 10**9))
+        _ask(on, _end("2-3", 0, error="FAILED"))
+        _start(on, "1-1")  # which has ended
+        charges = on.charges()
+    monkeypatch.setattr(jobs.Watch, "end", end)
+    return charges, general
+
+
+def test_the_short_way_writes_what_the_general_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    charges, general = _lived(monkeypatch, short=True)
+    assert charges == _lived(monkeypatch, short=False)[0]
+    # What is new in some way: a place, a statement, both; and calls that start several runs.
+    assert general == ["0-0", "0-1", "0-2", "0-a,0-b", "1-a,1-b", "2-a,2-b", "ask", "ask"]
+    assert len(charges) == 3 * (len(SHAPES) + 3)
+    assert len({charge.charge_id for charge in charges}) == len(charges)
+    assert sum(charge.parent_span_id is not None for charge in charges) == len(SHAPES) + 3
+    assert sum(not charge.partial for charge in charges) == 2 + 3
