@@ -186,7 +186,7 @@ class CostManagementPuller(Puller):
         '\'{"Name": "costinsights billing", "AssignableScopes": ["/subscriptions/…"], '
         '"Actions": ["Microsoft.CostManagement/query/read", '
         '"Microsoft.CostManagement/query/action"]}\'; '
-        'of a billing account: the role "Billing account reader" (MCA) or "Enrollment reader" (EA)'
+        'of a billing account: the role "Billing account reader" (MCA) or "Enterprise administrator (read only)" (EA)'
     )
     verified = "emulator: own wire server"
     dependencies = "costinsights[azure_costmanagement]"
