@@ -52,7 +52,7 @@ def test_list_as_a_table() -> None:
     lines = result.output.splitlines()
     assert lines[-1] == f"{sum('aws.glue.' in line for line in lines)} price lines"
     rows = [line.split() for line in lines if "aws.glue" in line]
-    assert rows[0] == [GLUE, "0.44", "USD", "DPU-Hour", "2024-07-01"]
+    assert rows[0] == [GLUE, "0.44", "USD", "DPU-Hour", "2024-07-01,", "stale"]
     ends = {line.index(" USD") for line in lines if " USD" in line}
     assert len(ends) == 1  # money is aligned on its right
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from costinsights.cli.console import configuration, ledger_at, ledger_option, plainly, progress
 from costinsights.cli.tables import count, display, facts, harmless, table_of
-from costinsights.pricing import PriceBook, PriceBookError
+from costinsights.pricing import PriceBook, PriceBookError, stale
 from costinsights.report.layout import visible
 
 if TYPE_CHECKING:
@@ -41,7 +41,10 @@ def _formats(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
-_FURTHER = {"refresh": "costinsights.cli.refresh:refresh_"}
+_FURTHER = {
+    "refresh": "costinsights.cli.refresh:refresh_",
+    "reprice": "costinsights.cli.reprice:reprice_",
+}
 """Commands with a file of their own, loaded when they are used."""
 
 
@@ -86,10 +89,15 @@ def list_(
         table = table_of("key", "price", "currency", "per", "as of", right=("price",))
         for line in lines:
             table.add_row(
-                *map(Text, (line.key, line.price_text, line.currency, line.unit, line.as_of))
+                *map(Text, (line.key, line.price_text, line.currency, line.unit, _dated(line)))
             )
         if lines:
             display(table)
+        old = [line.key for line in lines if stale.is_stale(line.as_of, stale.today())]
+        if old:
+            click.echo(
+                f"{count(old, 'is', 'are')} stale, more than a year old: {stale.advice(old)}"
+            )
         click.echo(count(lines, "price line"))
 
 
@@ -390,10 +398,17 @@ def _line_fields(line: PriceLine) -> dict[str, Any]:
         "free": line.free,
         "unsourced": line.unsourced,
         "as_of": line.as_of,
+        "stale": stale.is_stale(line.as_of, stale.today()),
         "source": line.source,
         "note": line.note,
         "origin": line.origin,
     }
+
+
+def _dated(line: PriceLine) -> str:
+    """Return a line's date, with a word where it is too long ago."""
+    is_old = stale.is_stale(line.as_of, stale.today())
+    return f"{line.as_of}, {stale.WORD}" if is_old else line.as_of
 
 
 def _number(number: Decimal | None) -> str | None:

@@ -10,11 +10,13 @@ import msgspec
 
 from costinsights.ledger.live import literal
 from costinsights.ledger.store import Period, open_store
+from costinsights.pricing.stale import WORD, advice, is_stale, today
 from costinsights.report.layout import Line, Piece, visible
 from costinsights.report.money import UNKNOWN, count, decimals, duration, money, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import date
 
     from costinsights.records import Charge, Resource
 
@@ -141,8 +143,8 @@ def as_json(explained: Explained) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_lines(explained: Explained) -> list[Line]:
-    """Return the explanation as lines with their styles."""
+def as_lines(explained: Explained, day: date | None = None) -> list[Line]:
+    """Return the explanation as lines with their styles; `day` is today, if nobody says."""
     charge, history = explained
     facts: list[tuple[str, str, str]] = [
         ("what", _what(charge), "bold"),
@@ -165,7 +167,7 @@ def as_lines(explained: Explained) -> list[Line]:
         ("", _formula_line(charge), ""),
         ("share", _share(charge), ""),
         ("basis", f"{charge.basis}: {_BASES[charge.basis]}", ""),
-        *_price(charge),
+        *_price(charge, day or today()),
     ]
     lines: list[Line] = [[Piece(f"Charge {charge.charge_id}", "bold")], []]
     lines += _facts(facts)
@@ -247,13 +249,15 @@ def _share(charge: Charge) -> str:
     )
 
 
-def _price(charge: Charge) -> Iterator[tuple[str, str, str]]:
+def _price(charge: Charge, day: date) -> Iterator[tuple[str, str, str]]:
     price = charge.price
     if price is None:
         yield "price", _NO_PRICE, ""
         return
     yield "price", f"{price.unit_price} {charge.currency or ''} per {price.unit} ({price.key})", ""
     yield "source", f"{price.source}, as of {price.as_of}", ""
+    if is_stale(price.as_of, day):
+        yield WORD, f"more than a year old; for a newer one: {advice([price.key])}", "yellow"
     yield "price book", price.book, ""
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from costinsights.pricing.stale import advice
 from costinsights.report.layout import Column, Line, Piece, lay_out, text_of, visible
 from costinsights.report.money import UNKNOWN, count, decimals, duration, exact, money, percent
 from costinsights.report.summary import EXACT
@@ -33,6 +34,8 @@ _NOBODY = {"query": "(no statement)", "system": "(unknown)"}
 _HOW_TO_PRICE = (
     "Say in [[capacity]] of costinsights.toml what an hour of the database costs (docs/prices.md)."
 )
+_MOST_STALE = 3
+"""Lines that are named; the JSON has all."""
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -222,6 +225,7 @@ def _footer(report: Report, options: str) -> list[str]:
         lines.append(_HOW_TO_PRICE)
     newest = "The ledger is empty" if report.newest is None else f"Newest entry {_age(report)}"
     lines.append(f"{newest}; ledger: {visible(report.ledger)}")
+    lines += _stale(report)
     lines += _losses(report)
     lines.append(f"To drill: {_drill(report, options)}")
     return lines
@@ -239,6 +243,21 @@ def _age(report: Report) -> str:
         hours, minutes = divmod(int(age.total_seconds()) // 60, 60)
         return f"{f'{hours} h {minutes:02d}' if hours else minutes} min ago ({moment})"
     return f"{age.days} days ago ({moment})"
+
+
+def _stale(report: Report) -> list[str]:
+    """Say which prices are too old to be believed, and how newer ones are had."""
+    if not report.stale:
+        return []
+    calls = sum(line.calls for line in report.stale)
+    named = ", ".join(f"{line.key} (as of {line.as_of})" for line in report.stale[:_MOST_STALE])
+    more = len(report.stale) - _MOST_STALE
+    rest = f" and {more} more" if more > 0 else ""
+    said = (
+        f"Stale: {count(calls)} calls are priced by lines more than a year old: {visible(named)}"
+        f"{rest}. Newer ones: {advice(line.key for line in report.stale)}."
+    )
+    return [said]
 
 
 def _losses(report: Report) -> list[str]:
@@ -343,6 +362,7 @@ def as_json(report: Report) -> str:
         "newest": report.newest,
         "torn_lines": report.torn,
         "lost": report.lost,
+        "stale_prices": [line._asdict() for line in report.stale],
         "expired": None
         if report.expired_until is None
         else {"charges": report.expired_charges, "until": report.expired_until},

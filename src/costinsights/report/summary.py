@@ -14,6 +14,7 @@ from costinsights.guard import suppressed
 from costinsights.ledger.store import open_store
 from costinsights.ledger.writer import LedgerError
 from costinsights.report.period import before
+from costinsights.report.stale import stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from costinsights.ledger.store import Period, Store
+    from costinsights.report.stale import Stale
 
 Kind = Literal["item", "other", "total"]
 
@@ -103,6 +105,8 @@ class Report(NamedTuple):
     lost: dict[str, int]
     expired_charges: int
     expired_until: str | None
+    stale: tuple[Stale, ...] = ()
+    """Price lines of the period's calls that are more than a year old."""
 
 
 class _Line(NamedTuple):
@@ -153,6 +157,7 @@ def make(
         store.post(period, previous, totals=label is None)
         lines = _read(store, view, label)
         newest = store.newest()
+        old = stale(store, period, at.date())
         manifest = store.manifest
         torn, lost = store.torn, store.lost
     rows = _rows(lines, compare=compare)
@@ -176,6 +181,7 @@ def make(
         lost=lost,
         expired_charges=manifest.expired_charges,
         expired_until=manifest.expired_until,
+        stale=old,
     )
 
 
