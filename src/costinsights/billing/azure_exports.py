@@ -156,6 +156,8 @@ class AzureExportsPuller(Puller):
         """Take the options."""
         super().__init__(options)
         self._place: _Place | None = None
+        self._entries: list[Entry] = []
+        self._known: dict[Entry, _Run | None] = {}
         self._chosen: dict[Slice, tuple[_Run, ...]] = {}
 
     # -- coming and going -----------------------------------------------------------------------
@@ -198,36 +200,46 @@ class AzureExportsPuller(Puller):
         Raises:
             PullError: there is no manifest, or one cannot be read.
         """
+        self._entries = self._at.manifests()
+        if not self._entries:
+            raise PullError(f"{self.system}: there is no {MANIFEST} below {self._at.told}")
         wanted = months(start, end)
         runs = list(self._runs(wanted[0][0], wanted[-1][1]))
-        self._chosen = {}
+        found: list[Slice] = []
         for scope in sorted({run.scope for run in runs}):
             mine = [run for run in runs if run.scope == scope]
             for month in wanted:
-                chosen = _choose(mine, month[0])
-                if chosen:
-                    self._chosen[Slice(self.system, scope, *month, self.wanted.text)] = chosen
-                elif any(run.start < month[1] and run.end >= month[0] for run in mine):
+                slice_ = Slice(self.system, scope, *month, self.wanted.text)
+                self._chosen[slice_] = _choose(mine, slice_.start)
+                if self._chosen[slice_]:
+                    found.append(slice_)
+                elif any(run.start < slice_.end and run.end >= slice_.start for run in mine):
                     self.missing(
-                        f"{scope}: no run of an export has {month[0]:%Y-%m} from its first day on"
+                        f"{scope}: no run of an export has {slice_.start:%Y-%m} from its first day on"
                     )
-        return list(self._chosen)
+        return found
+
+    def _of(self, slice_: Slice) -> tuple[_Run, ...]:
+        """Return the runs that a slice is made of; it may be one of the ledger, of another time."""
+        if slice_ not in self._chosen:
+            runs = self._runs(slice_.start, slice_.end)
+            mine = [run for run in runs if run.scope == slice_.scope]
+            self._chosen[slice_] = _choose(mine, slice_.start)
+        return self._chosen[slice_]
 
     def _runs(self, start: datetime, end: datetime) -> Iterator[_Run]:
         """Yield the runs that may have something of a time."""
-        found = 0
-        for entry in self._at.manifests():
-            found += 1
+        for entry in self._entries:
             period = _PERIOD.search(entry.name)
             if period is not None:
                 first, last = _moment(period[1]), _moment(period[2])
                 if first is not None and last is not None and (last < start or first >= end):
                     continue
-            run = self._run(entry)
+            if entry not in self._known:
+                self._known[entry] = self._run(entry)
+            run = self._known[entry]
             if run is not None and run.start < end and run.end >= start:
                 yield run
-        if not found:
-            raise PullError(f"{self.system}: there is no {MANIFEST} below {self._at.told}")
 
     def _run(self, entry: Entry) -> _Run | None:
         """Return the run of a manifest; None for an export of something else."""
@@ -266,17 +278,17 @@ class AzureExportsPuller(Puller):
         )
 
     def version(self, slice: Slice) -> str | None:  # noqa: A002  the word of the design
-        """Return which runs a slice is made of."""
-        return " ".join(
-            f"{run.kind}:{run.id or run.submitted}:{run.manifest.tag}"
-            for run in self._chosen.get(slice, ())
-        )
+        """Return which runs a slice is made of; of one that is gone from here, what it was."""
+        runs = self._of(slice)
+        if not runs:
+            return next((one.version for one in self.published if one.slice == slice), None)
+        return " ".join(f"{run.kind}:{run.id or run.submitted}:{run.manifest.tag}" for run in runs)
 
     def plan(self, slices: Sequence[Slice]) -> Plan:
         """Say which runs will be read, and how large they are."""
         reads: list[str] = []
         for slice_ in slices:
-            for run in self._chosen[slice_]:
+            for run in self._of(slice_):
                 size = sum(blob.byte_count or 0 for blob in run.blobs)
                 reads.append(
                     f"{run.kind} of {run.scope}, {slice_.start:%Y-%m}: {len(run.blobs)} files, "
@@ -293,7 +305,9 @@ class AzureExportsPuller(Puller):
             PullError: a file is not there, is not as long as the manifest says, has changed while it
                 was read, or has what it cannot have.
         """
-        runs = self._chosen[slice]
+        runs = self._of(slice)
+        if not runs:
+            raise PullError(f"{slice.told()}: no run of an export has it from its first day on")
         both = len(runs) > 1
         if [run.kind for run in runs] == [AMORTIZED]:
             self.missing(
