@@ -80,7 +80,7 @@ class Lookups:
         for _, pattern, lookup in self._lookups:
             found = pattern.fullmatch(stem)
             if found and (not lookup.only or line.region in lookup.only):
-                return lookup.filled(found.groupdict())
+                return lookup.filled({**found.groupdict(), "sku": line.sku})
         return None
 
     def reason(self, line: PriceLine) -> str:

@@ -14,12 +14,14 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
+from costinsights.pricing.units import HOUR, is_hourly
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from costinsights.pricing.line import PriceLine
 
-HOUR, DAY = 3600, 86_400
+DAY = 24 * HOUR
 _PLACES = 18
 """Decimals that a price of the book may have."""
 
@@ -148,7 +150,9 @@ def of_line(line: PriceLine) -> Measure:
     if line.unit in _MONTHS:
         return _MONTHS[line.unit]
     if line.meter.endswith("_seconds"):
-        return Measure("time", scale, line.unit.rpartition("-")[0].lower() or "")
+        # An hour of the unit, of however many things it is: 100 DWUs are one.
+        time = Fraction(HOUR) if is_hourly(line.unit) else scale
+        return Measure("time", time, line.unit.rpartition("-")[0].lower())
     return Measure("bytes" if line.meter.endswith("_bytes") else "count", scale)
 
 

@@ -88,7 +88,7 @@ def _table(line: PriceLine) -> str:
         "region": line.region,
         "regions": line.regions,
         "unit": line.unit,
-        "unit_scale": _number(line.unit_scale) if line.meter.endswith("_bytes") else None,
+        "unit_scale": _number(line.unit_scale),
         "price": line.price_text,
         "currency": line.currency,
         "minimum": _number(line.minimum),
