@@ -98,6 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
             status, answer = 400, refused.body
         if answer is None:
             status, answer = 404, {"error_code": "NOT_FOUND", "message": f"no {path}"}
+        answer = workspace.twist(f"{self.command} {path}", answer)
         self._reply(status, json.dumps(answer).encode(), "application/json")
 
     def _reply(self, status: int, body: bytes, kind: str) -> None:

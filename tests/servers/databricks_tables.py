@@ -55,6 +55,7 @@ SYSTEM_TABLES = {
     "billing.usage": pa.schema(
         [
             ("record_id", pa.string()),
+            ("account_id", pa.string()),
             ("workspace_id", pa.string()),
             ("sku_name", pa.string()),
             ("cloud", pa.string()),
@@ -76,13 +77,17 @@ SYSTEM_TABLES = {
                         ("node_type", pa.string()),
                         ("dlt_pipeline_id", pa.string()),
                         ("dlt_update_id", pa.string()),
+                        ("endpoint_id", pa.string()),
+                        ("endpoint_name", pa.string()),
                     ]
                 ),
             ),
             ("custom_tags", _TAGS),
             ("identity_metadata", pa.struct([("run_as", pa.string())])),
             ("record_type", pa.string()),
+            ("ingestion_date", pa.date32()),
             ("billing_origin_product", pa.string()),
+            ("usage_type", pa.string()),
         ]
     ),
     "billing.list_prices": pa.schema(

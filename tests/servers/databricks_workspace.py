@@ -153,6 +153,11 @@ def no_figures(_: Statement) -> Mapping[str, object]:
     return {}
 
 
+def as_it_is(_: str, answer: Any) -> Any:
+    """Give an answer as it is."""
+    return answer
+
+
 class Workspace:
     """A workspace with its warehouses: statements, their history, and what was asked of it."""
 
@@ -180,6 +185,8 @@ class Workspace:
         """What to say instead, by a path's beginning: an HTTP status and a body."""
         self.faults: list[tuple[str, int, str]] = []
         """What to say once, instead of an answer: a path's beginning, a status, an error's code."""
+        self.twist: Callable[[str, Any], Any] = as_it_is
+        """What is made of an answer of the REST API, by method and path."""
         self.port = 0
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
