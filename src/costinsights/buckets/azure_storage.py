@@ -50,7 +50,7 @@ class AzureSize(Source):
     system = "azure.storage"
     meter = "storage_gb_months"
     monitoring = "azure.monitor"
-    list_meter = "list_operations"
+    list_meter = "list_and_create_container_operations"
     page_size = 5000
     grants = (
         'az role assignment create --role "Monitoring Reader" --assignee … --scope '
