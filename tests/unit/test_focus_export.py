@@ -340,7 +340,7 @@ def test_the_public_sample_loses_nothing(ledger: str, out: Path) -> None:
 
 
 MONEY_COLUMNS = ("BilledCost", "EffectiveCost", "ListCost")
-AS_GIVEN = f"read_csv('{SAMPLE}', all_varchar = true, nullstr = 'NULL', header = true)"
+AS_GIVEN = f"read_csv('{SAMPLE}', all_varchar = true, nullstr = ['NULL', ''], header = true)"
 KEYS = "ProviderName, ServiceName, ServiceCategory, CAST(BillingPeriodStart AS TIMESTAMP)"
 
 

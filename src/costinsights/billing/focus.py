@@ -54,7 +54,7 @@ LOOKING_MEMORY = "256MB"
 
 # From how many of its slices on a file is split up in one reading, and not read once for each.
 # CSV has to be read to its end whatever is wanted of it; of Parquet, what is not wanted is skipped.
-SPLIT_FROM = {"csv": 2, "parquet": 3}
+SPLIT_FROM = {"csv": 2, "gzip": 2, "parquet": 3}
 # How many rows of a part are kept before they are written: dozens of columns of as many parts as a
 # file has slices are open at the same time.
 SPLIT_ROWS = 20_000
@@ -121,6 +121,10 @@ class FOCUSPuller(Puller):
         scratch = self.__dict__.pop("_scratch", None)
         if scratch is not None:
             scratch.cleanup()
+
+    def renew(self) -> None:
+        """Have the place make its client anew; what was listed and fetched stays."""
+        self._place.renew()
 
     def window(self, now: datetime) -> tuple[datetime, datetime]:
         """Return all of the past: what has not changed costs nothing."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from costinsights.billing.columns import Kind
     from costinsights.billing.puller import Loading
 
-Form = Literal["csv", "parquet"]
+Form = Literal["csv", "gzip", "parquet"]
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 """The names of FOCUS files end so; what is in them is seen by their first bytes."""
@@ -244,11 +244,12 @@ def header_of(path: str) -> tuple[Form, tuple[str, ...]]:
         magic = file.read(4)
     if magic == b"PAR1":
         return "parquet", _parquet_header(path)
-    opened = gzip.open if magic[:2] == _GZIP else open
-    if opened is gzip.open:
+    form: Form = "gzip" if magic[:2] == _GZIP else "csv"
+    if form == "gzip":
         _whole(path)
+    opened = gzip.open if form == "gzip" else open
     with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
-        return "csv", tuple(next(csv.reader(text), ()))
+        return form, tuple(next(csv.reader(text), ()))
 
 
 def _whole(path: str) -> None:
@@ -359,7 +360,7 @@ def moment(value: str, kind: str) -> str:
 
 
 def _types(connection: DuckDBPyConnection, group: Group) -> dict[str, str]:
-    if group.form == "csv":
+    if group.form != "parquet":
         return dict.fromkeys(group.header, "VARCHAR")
     rows = connection.execute(f"DESCRIBE SELECT * FROM {source(group)}").fetchall()
     return {raw: str(row[1]) for raw, row in zip(group.header, rows, strict=True)}
@@ -387,9 +388,12 @@ def source(group: Group, *, numbered: bool = False) -> str:
             return f"(SELECT *, file_row_number + 1 AS row FROM read_parquet([{paths}], {options}))"
         return f"read_parquet([{paths}], {options})"
     columns = ", ".join(f"{literal(raw)}: 'VARCHAR'" for raw in group.header)
-    # Nothing is sniffed: a column of digits stays the text that it is.
+    # Nothing is sniffed: a column of digits stays the text that it is, and what was fetched has no
+    # name that would tell how it is compressed.
+    compression = "gzip" if group.form == "gzip" else "none"
     reading = (
         f"read_csv([{paths}], auto_detect = false, header = true, delim = ',', quote = '\"', "
+        f"compression = '{compression}', "
         f"escape = '\"', nullstr = ['', 'NULL'], columns = {{{columns}}}, hive_partitioning = false)"
     )
     return f"(SELECT row_number() OVER () AS row, * FROM {reading})" if numbered else reading

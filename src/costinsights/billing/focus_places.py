@@ -64,6 +64,10 @@ class Place(Protocol):
         """Return what the file is now, where that is free to ask; else what was listed."""
         ...
 
+    def renew(self) -> None:
+        """Make the client anew: the credentials have expired."""
+        ...
+
     def close(self) -> None:
         """Let go of the client."""
         ...
@@ -126,6 +130,9 @@ class Here:
     def now(self, entry: Entry) -> Entry:
         """Look again."""
         return _entry(entry.address)
+
+    def renew(self) -> None:
+        """There are no credentials."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -193,6 +200,11 @@ class _Objects:
     def now(self, entry: Entry) -> Entry:
         """Return it as it was listed: it is fetched with its tag as the condition."""
         return entry
+
+    def renew(self) -> None:
+        """Make the client anew."""
+        self.close()
+        self._client = self._connect()
 
     def close(self) -> None:
         """Let go of the client."""
