@@ -55,7 +55,7 @@ def _size(request: Table) -> dict[str, int | float | str] | None:
 
 
 def _job(request: Table, answer: Table) -> tuple[Run]:
-    return (Run(answer.get("JobRunId"), operation="JOB", meters=_size(request)),)
+    return (Run(answer.get("JobRunId"), None, "JOB", _size(request)),)
 
 
 def _workflow(_: Table, answer: Table) -> Iterator[Run]:

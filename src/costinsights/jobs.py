@@ -32,7 +32,7 @@ An instrumentor of such a client says in a table what its operations mean::
 from __future__ import annotations
 
 from _thread import RLock
-from collections import OrderedDict, deque
+from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
@@ -557,7 +557,8 @@ class Runs:
         self.writer = recorder.writer
         self.open = 0
         self._pause = recorder.pause
-        self._known: OrderedDict[Key, CostSpan | Pending | None] = OrderedDict()
+        self._known: dict[Key, CostSpan | Pending | None] = {}
+        self._order: deque[Key] = deque()
         self.lock = RLock()
         """Held while a charge of an open run is written: for the time of a write to the disk."""
         self.begun: deque[Begun] = deque(maxlen=MOST_RUNS)
@@ -597,14 +598,17 @@ class Runs:
 
     def add(self, key: Key, span: CostSpan | Pending | None) -> bool:
         """Remember a run; False where it is known."""
+        known, forgotten = self._known, None
         with self.lock:
-            if key in self._known:
+            if key in known:
                 return False
-            self._known[key] = span
-            self.open += span is not None
-            forgotten = None
-            if len(self._known) > MOST_RUNS:
-                oldest, forgotten = self._known.popitem(last=False)
+            known[key] = span
+            self._order.append(key)
+            if span is not None:
+                self.open += 1
+            if len(known) > MOST_RUNS:
+                oldest = self._order.popleft()
+                forgotten = known.pop(oldest)
                 self.open -= forgotten is not None
                 self.asked.pop(oldest, None)
         if forgotten is not None and not isinstance(forgotten, Pending):

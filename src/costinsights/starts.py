@@ -9,6 +9,7 @@ goes the general way.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.Encoder().encode
 _NO_STATEMENT = (None, None)
+
+
+@lru_cache(maxsize=64)  # there are a few words
+def _operation(word: str) -> bytes:
+    return b',"o":%b' % _encode(word)
 
 
 class Pending(msgspec.Struct):
@@ -162,13 +168,14 @@ def starting_wrapper(
                     pass
                 elif run.id.__class__ is str:
                     system, _, _, follow = asked.operation
-                    about = b"" if run.rows is None else b',"w":%d' % run.rows
-                    meters = None
+                    about, meters = b"", None
+                    if run.rows is not None:
+                        about = b',"w":%d' % run.rows
                     if run.meters:
                         meters = dict(run.meters)
                         about += b',"u":%b' % _encode(meters)
                     if run.operation is not None:
-                        about += b',"o":%b' % _encode(run.operation)
+                        about += _operation(run.operation)
                     if parent is not None:
                         about += b',"x":"%b"' % parent.encode()
                     id_ = _encode(run.id)
