@@ -13,7 +13,7 @@ from costinsights.patching import here, owner_of
 from costinsights.unlocked import unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable
 
     from costinsights.ledger.writer import Writer
 
@@ -69,6 +69,11 @@ class Recording:
         for owner, name in self._before:
             with unlocked(owner):
                 setattr(owner, name, self._hooked[owner, name])
+
+    def around(self, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put `wrap` around each of our hooks."""
+        for place in self._before:
+            self._hooked[place] = wrap(self._hooked[place])
 
     @property
     def writer(self) -> Writer:

@@ -25,6 +25,7 @@ BENCHMARKS = {
     **dict.fromkeys(NAMES, "overhead"),
     **dict.fromkeys(WAREHOUSES, "overhead"),
     "jobs": "jobs",
+    "storage": "storage",
     "texts": "texts",
     "off": "off",
     "server": "server_side",

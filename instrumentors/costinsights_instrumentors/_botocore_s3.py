@@ -1,9 +1,7 @@
 """Amazon S3's part of botocore and aiobotocore: what each request is billed as.
 
-How often a call was tried, and what it sent and got, is read from what botocore tells its own history
-(`HistoryRecorder.record`): the same in both libraries, and whether anybody keeps a history or not. A
-body that is streamed counts as it is read. What s3transfer does in threads of its own is for whoever
-has called it.
+Each try of a request is looked at, because not every one is billed. A body that is streamed counts as
+it is read. What s3transfer does in threads of its own is for whoever has called it.
 """
 
 from __future__ import annotations
@@ -36,18 +34,35 @@ if TYPE_CHECKING:
     from costinsights.attribution import Scope
     from costinsights.storage import Adder
 
-__all__ = ["HISTORY", "HOOKS", "METERS", "S3", "SYSTEM", "TASK", "Operation", "Tasks", "under"]
+__all__ = [
+    "HOOKS",
+    "METERS",
+    "READS",
+    "S3",
+    "SYSTEM",
+    "TASK",
+    "TRY",
+    "Entered",
+    "Tasks",
+    "tried",
+    "under",
+]
 
-HISTORY = Hook("botocore.history:HistoryRecorder.record", kind="connect")
+TRY = Hook("botocore.endpoint:Endpoint._get_response", leaf=True)
+READ = Hook("botocore.response:StreamingBody.read", leaf=True)
+READ_INTO = Hook("botocore.response:StreamingBody.readinto", leaf=True, optional=True)
 TASK = Hook("s3transfer.tasks:Task.__call__", leaf=True, optional=True)
 HOOKS = (
-    HISTORY,
-    Hook("botocore.response:StreamingBody.read", kind="connect"),
-    Hook("botocore.response:StreamingBody.readinto", kind="connect", optional=True),
+    TRY,
+    READ,
+    READ_INTO,
     Hook("s3transfer.tasks:Task.__init__", kind="connect", optional=True),
     TASK,
 )
+READS = (READ, READ_INTO)
 MOST_UPLOADS = MOST_KINDS = MOST_BUCKETS = 4096
+CLIENT = "S3"
+"""What botocore calls the class of its clients of this service, and of no other."""
 EXPRESS = "--x-s3"
 """How the name of a directory bucket ends."""
 UNKNOWN_CLASS = "the storage class of what it is about is not known"
@@ -63,32 +78,58 @@ _OF_UPLOAD = frozenset(
 class Operation:
     """A call under way, and what its tries have come to."""
 
-    __slots__ = ("billed", "client", "name", "params", "received", "seen", "sent", "tries")
+    __slots__ = ("billed", "client", "name", "params", "received", "sent", "tries")
 
     def __init__(self, client: Any, name: str, params: Mapping[str, Any]) -> None:
         self.client = client
         self.name = name
         self.params = params
         self.tries = self.billed = self.sent = self.received = 0
-        self.seen: object = None
 
-    def requested(self, payload: Mapping[str, Any]) -> None:
-        """A try is about to be sent."""
-        headers = payload["headers"]
-        length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length")
+    def tried(self, request: Any, status: int | None, body: object) -> None:
+        """Take note of a try. One without an answer may not have reached S3: it counts as not billed."""
         self.tries += 1
-        self.sent = int(length) if length else 0
-        self.received = 0
-
-    def answered(self, payload: Mapping[str, Any]) -> None:
-        """A try got an answer. One that got none may not have reached S3: it counts as not billed."""
-        body = payload.get("body")
-        self.billed += is_billed(payload["status_code"])
+        content = request.body
+        if not content:
+            self.sent = 0
+        elif content.__class__ is bytes:
+            self.sent = len(content)
+        else:
+            headers = request.headers
+            length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length")
+            self.sent = int(length) if length else 0
         self.received = len(body) if isinstance(body, bytes) else 0
+        if status is not None:
+            self.billed += is_billed(status)
 
 
 under: ContextVar[Operation | None] = ContextVar("costinsights_s3", default=None)
 """The call that is under way here."""
+
+
+def tried(args: tuple[Any, ...], result: Any) -> None:
+    """Look at a try of botocore's: its request, and what came of it or the error."""
+    operation = under.get()
+    if operation is not None:
+        answered, _ = result
+        if answered is None:
+            operation.tried(args[1], None, None)
+        else:
+            http = answered[0]
+            operation.tried(args[1], http.status_code, http._content)
+
+
+class Place:
+    """Where a client sends its requests, and the kinds of those that it has sent."""
+
+    __slots__ = ("address", "kinds", "port", "region", "regions")
+
+    def __init__(self, meta: Any) -> None:
+        self.address, self.port = address_of(meta.endpoint_url)
+        self.region: str | None = None if meta.region_name == "aws-global" else meta.region_name
+        self.kinds: dict[tuple[str, str | None, str | None], Kind] = {}
+        self.regions: dict[str | None, str] = {}
+        """Of buckets that turned out to be elsewhere."""
 
 
 class S3:
@@ -97,16 +138,15 @@ class S3:
     def __init__(self, adder: Callable[[Kind], Adder | None]) -> None:
         self.streams = Streams()
         self._adder = adder
-        self._kinds: dict[tuple[Any, ...], Kind] = {}
+        self._places: dict[int, tuple[ref[Any], Place]] = {}
         self._uploads: OrderedDict[str, str] = OrderedDict()
-        self._regions: dict[tuple[str, str], str] = {}
 
     def asked(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
         """Return the operation, where it is one of S3's."""
-        if len(args) != 3 or args[0].meta.service_model.service_name != "s3":
-            return None
-        client, name, params = args
-        return Operation(client, name, params)
+        if len(args) == 3 and args[0].__class__.__name__ == CLIENT:
+            client, name, params = args
+            return Operation(client, name, params)
+        return None
 
     def counted(
         self,
@@ -119,15 +159,17 @@ class S3:
         """Return what the call turned out to be; None of one that was refused before it was sent."""
         if not asked.tries:
             return None
-        said: Any = result if error is None else getattr(error, "response", None)
-        answer = cast("Mapping[str, Any]", said if isinstance(said, dict) else {})
-        kind = self._kind(asked, answer, failed=error is not None)
+        answer: Mapping[str, Any] = result
         billed = asked.billed
-        if error is not None and billed:
+        if error is not None:
+            said: Any = getattr(error, "response", None)
+            answer = cast("Mapping[str, Any]", said if isinstance(said, dict) else {})
             status = _of(answer, "ResponseMetadata").get("HTTPStatusCode", 0)
-            code = _of(answer, "Error").get("Code")
-            billed -= is_billed(status) and not is_billed(status, code)
-        elif (body := answer.get("Body")) is not None:
+            if billed and is_billed(status):
+                billed -= not is_billed(status, _of(answer, "Error").get("Code"))
+        kind = self._kind(asked, answer, failed=error is not None)
+        if error is None and "Body" in answer:
+            body = answer["Body"]
             raw = getattr(body, "_raw_stream", None)
             tell = None if hasattr(body, "__aiter__") else getattr(raw, "tell", None)
             self.streams.follow(body, self._adder(kind), tell)
@@ -135,52 +177,44 @@ class S3:
             kind, billed, asked.sent, asked.received, asked.tries - 1, error is not None
         )
 
-    def noted(self, event: str, payload: Any) -> None:
-        """Take note of what botocore tells its history. Two hooks may tell of the same."""
-        operation = under.get()
-        if operation is None or payload is operation.seen:
-            return
-        if event == "HTTP_REQUEST":
-            operation.seen = payload
-            operation.requested(payload)
-        elif event == "HTTP_RESPONSE":
-            operation.seen = payload
-            operation.answered(payload)
-
-    def read(self, body: object, count: int) -> None:
-        """Add bytes that were read of a body."""
-        self.streams.read(body, count)
+    def read(self, args: tuple[Any, ...], result: Any) -> None:
+        """Add what was just read of a body: bytes, or how many there were."""
+        self.streams.read(args[0], result if result.__class__ is int else len(result))
 
     # -- what a request is billed as --------------------------------------------------------------
 
     def _kind(self, asked: Operation, answer: Mapping[str, Any], *, failed: bool) -> Kind:
-        name, params, meta = asked.name, asked.params, asked.client.meta
+        client, name, params = asked.client, asked.name, asked.params
+        known = self._places.get(id(client))
+        place = known[1] if known is not None and known[0]() is client else self._place(client)
         bucket: str | None = params.get("Bucket")
-        headers = _of(_of(answer, "ResponseMetadata"), "HTTPHeaders")
-        region = self._region(meta, bucket, headers.get("x-amz-bucket-region"))
-        storage_class = self._storage_class(name, params, answer, failed=failed)
-        retrieval = ""
+        if failed or name == "HeadBucket":
+            headers = _of(_of(answer, "ResponseMetadata"), "HTTPHeaders")
+            self._locate(place, bucket, headers.get("x-amz-bucket-region"))
+        says = self._storage_class(name, params, answer, failed=failed)
         if name == "RestoreObject":
             job = _of(_of(params, "RestoreRequest"), "GlacierJobParameters")
-            retrieval = RETRIEVALS.get(job.get("Tier", "Standard"), "")
-        key = (name, bucket, region, storage_class, retrieval, meta.endpoint_url)
-        found = self._kinds.get(key)
+            says = RETRIEVALS.get(job.get("Tier", "Standard"))
+        found = place.kinds.get((name, bucket, says))
         if found is None:
-            if len(self._kinds) >= MOST_KINDS:
-                self._kinds.clear()
-            found = self._kinds[key] = _kind_of(*key)
+            if len(place.kinds) >= MOST_KINDS:
+                place.kinds.clear()
+            found = place.kinds[name, bucket, says] = _kind_of(place, name, bucket, says)
         return found
 
-    def _region(self, meta: Any, bucket: str | None, told: str | None) -> str | None:
-        """Return where a bucket is; an answer that tells is believed before the client."""
-        key = (meta.endpoint_url, bucket or "")
-        if told is not None:
-            if len(self._regions) >= MOST_BUCKETS:
-                self._regions.clear()
-            self._regions[key] = told
-            return told
-        known = self._regions.get(key) or meta.region_name
-        return None if known == "aws-global" else known
+    def _place(self, client: Any) -> Place:
+        place, key = Place(client.meta), id(client)
+        self._places[key] = ref(client, lambda _: self._places.pop(key, None)), place
+        return place
+
+    def _locate(self, place: Place, bucket: str | None, region: str | None) -> None:
+        """Note where a bucket is, where an answer tells; it is believed before the client."""
+        if region is None or place.regions.get(bucket, place.region) == region:
+            return
+        if len(place.regions) >= MOST_BUCKETS:
+            place.regions.clear()
+        place.regions[bucket] = region
+        place.kinds = {key: kind for key, kind in place.kinds.items() if key[1] != bucket}
 
     def _storage_class(
         self, name: str, params: Mapping[str, Any], answer: Mapping[str, Any], *, failed: bool
@@ -196,10 +230,10 @@ class S3:
                 if len(self._uploads) > MOST_UPLOADS:
                     self._uploads.popitem(last=False)
             return found
-        if name in _OF_UPLOAD:
-            return self._uploads.get(params.get("UploadId") or "")
         if name in _IN_ANSWER:  # which has it of every class but the standard one
             return answer.get("StorageClass") or STANDARD
+        if name in _OF_UPLOAD:
+            return self._uploads.get(params.get("UploadId") or "")
         if failed or name.startswith("List") or "Bucket" in name or "Object" not in name:
             return STANDARD
         return None
@@ -210,32 +244,31 @@ def _of(answer: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return answer.get(name) or {}
 
 
-def _kind_of(
-    name: str,
-    bucket: str | None,
-    region: str | None,
-    storage_class: str | None,
-    retrieval: str,
-    endpoint: str,
-) -> Kind:
+def _kind_of(place: Place, name: str, bucket: str | None, says: str | None) -> Kind:
+    """Return the kind of requests; `says` is the storage class, or how something is restored."""
     billed = request_class(name)
-    address, port = address_of(endpoint)
-    words: dict[str, str] = {}
-    if storage_class is not None:
-        words["storage_class"] = billed_storage_class(name, storage_class)
-    if retrieval:
-        words["retrieval"] = retrieval
+    words: tuple[tuple[str, str], ...] = ()
+    unpriced = retrieval = ""
+    if billed == "restore":
+        words = (("retrieval", says),) if says else ()
+    elif billed != "free":
+        if says is None:
+            unpriced = UNKNOWN_CLASS
+        else:
+            words = (("storage_class", billed_storage_class(name, says)),)
+        if name == "GetObject" and says in RETRIEVED:
+            retrieval = "retrieved_bytes"
     return Kind(
         SYSTEM,
         METERS[billed],
         billed.upper(),
         bucket,
-        region,
-        address,
-        port,
-        () if billed == "free" else tuple(words.items()),
-        "retrieved_bytes" if name == "GetObject" and storage_class in RETRIEVED else "",
-        UNKNOWN_CLASS if storage_class is None and billed != "free" else "",
+        place.regions.get(bucket, place.region),
+        place.address,
+        place.port,
+        words,
+        retrieval,
+        unpriced,
     )
 
 

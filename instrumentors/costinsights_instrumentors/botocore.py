@@ -48,10 +48,11 @@ S3, the Glue catalog and Lambda connectors bill for the query. All other service
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from costinsights.jobs import Asked, Call, Hook, JobInstrumentor, Watch
-from costinsights.storage import Counting
+from costinsights.jobs import Asked, Hook, JobInstrumentor, Watch
+from costinsights.storage import Counting, after_wrapper, counting_wrapper
 from costinsights_instrumentors import _botocore_athena as athena
 from costinsights_instrumentors import _botocore_emr as emr
 from costinsights_instrumentors import _botocore_emr_containers as emr_containers
@@ -62,7 +63,7 @@ from costinsights_instrumentors import _botocore_s3 as s3
 from costinsights_instrumentors._botocore import service_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from costinsights.jobs import Operation
     from costinsights.patching import Probe
@@ -81,13 +82,14 @@ SERVICES: Mapping[str, Mapping[str, Operation]] = {
 EMR = (emr, emr_serverless, emr_containers)
 # Those with a channel of their own for tags, by the system that they start jobs of.
 LABELS = {redshift_data.SYSTEM: redshift_data.with_labels}
-OPERATIONS = {
-    (service, name): operation
-    for service, operations in SERVICES.items()
+NAMES = frozenset(name for operations in SERVICES.values() for name in operations)
+STARTS = frozenset(
+    name
+    for operations in SERVICES.values()
     for name, operation in operations.items()
-}
-NAMES = frozenset(name for _, name in OPERATIONS)
-STARTS = frozenset(name for (_, name), found in OPERATIONS.items() if found.start is not None)
+    if operation.start is not None
+)
+_NOTHING: Mapping[str, Operation] = {}
 CALL = Hook("botocore.client:BaseClient._make_api_call", leaf=True)
 
 
@@ -125,21 +127,28 @@ class BotocoreInstrumentor(JobInstrumentor):
         return watch.counting.adder(kind) if isinstance(watch, Looking) else None
 
     def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Take note of what came of a hook that is no call: of a read, the history, a task."""
-        thing = args[0]
-        if result is not None:
-            self.s3.read(thing, result if isinstance(result, int) else len(result))
-        elif len(args) > 2 and isinstance(args[1], str):
-            self.s3.noted(args[1], args[2])
-        else:
-            self.tasks.made(thing)
+        """Take note of a new task of s3transfer's."""
+        self.tasks.made(args[0])
+
+    def shortened(
+        self, function: Callable[..., Any], probe: Probe, general: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the wrapper of a call, or of what calls of S3 consist of."""
+        if probe.hook is s3.TRY:
+            return after_wrapper(function, probe, s3.tried)
+        if probe.hook in s3.READS:
+            return after_wrapper(function, probe, self.s3.read)
+        wrapper = super().shortened(function, probe, general)
+        if probe.hook is not CALL:
+            return wrapper
+        return counting_wrapper(function, probe, wrapper, attrgetter("counting"))
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Tell by the operation's name, then by the service; nearly all calls end at the first."""
         if len(args) != 3 or args[1] not in NAMES:
             return None
         client, name, request = args
-        found = OPERATIONS.get((service_of(client), name))
+        found = SERVICES.get(service_of(client), _NOTHING).get(name)
         return None if found is None else Asked(found, client, request)
 
     def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
@@ -155,7 +164,7 @@ class BotocoreInstrumentor(JobInstrumentor):
 
 
 class Looking(Watch):
-    """Hands operations of S3 to the tally, tasks of s3transfer to who has asked for them."""
+    """Has what counts operations of S3, and has tasks of s3transfer be for who has asked for them."""
 
     def __init__(self, instrumentor: BotocoreInstrumentor, recorder: Recorder) -> None:
         super().__init__(instrumentor, recorder)
@@ -167,13 +176,11 @@ class Looking(Watch):
         """Look at a call before it is made."""
         if probe.hook is s3.TASK:
             return self._tasks.enter(args[0], self)
-        return self.counting.begin(probe, args, kwargs) or super().begin(probe, args, kwargs)
+        return super().begin(probe, args, kwargs)
 
     def end(self, call: Any, answer: Any, error: BaseException | None) -> None:
         """Look at what came of it."""
-        if isinstance(call, Call):
-            super().end(call, answer, error)
-        elif isinstance(call, s3.Entered):
+        if isinstance(call, s3.Entered):
             call.leave()
         else:
-            self.counting.end(call, answer, error)
+            super().end(call, answer, error)

@@ -224,19 +224,19 @@ class Counting:
         self.labels = recorder.labels
         self.opened: dict[int, Any] = {}  # what a hook of a fetch asks for: there is none here
         self._name = name
-        self._asked = asked
+        self.asked = asked
+        self.under = under
         self._counted = counted
-        self._under = under
         # Now, and not with the first call: a child that is forked while another thread imports
         # would wait for ever for what it needs.
         recorder.tallied()
 
     def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Under | None:
         """Look at a call before it is made; None where it is not to be counted."""
-        asked = self._asked(probe.hook, args, kwargs)
+        asked = self.asked(probe.hook, args, kwargs)
         if asked is None or _silent():
             return None
-        token = None if self._under is None else self._under.set(asked)
+        token = None if self.under is None else self.under.set(asked)
         call = Under(self, probe, asked, args, kwargs)
         call.token = token
         return call
@@ -244,25 +244,123 @@ class Counting:
     def end(self, call: Under, result: Any, error: BaseException | None) -> None:
         """Count what came of it: it is on disk when this returns."""
         duration = perf_counter_ns() - call.started
-        if call.token is not None and self._under is not None:
+        if call.token is not None and self.under is not None:
             try:
-                self._under.reset(call.token)
+                self.under.reset(call.token)
             except ValueError:  # a coroutine that is closed in another context
                 call.token = None
-        counted = self._counted(call.asked, call.args, call.kwargs, result, error)
-        if counted is None:
-            return
-        kind, requests, sent, received, retries, failed = counted
-        counter, scope = self.recorder.tallied().counter(self._name, kind)
-        counter.add(
-            scope, 1, requests, sent, received, retries, int(failed), call.started_at, duration
-        )
+        self.over(call.asked, call.args, call.kwargs, result, error, call.started_at, duration)
+
+    def over(
+        self,
+        asked: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+        error: BaseException | None,
+        started_at: int,
+        duration: int,
+    ) -> None:
+        """Count a call that is over."""
+        found = self._counted(asked, args, kwargs, result, error)
+        if found is not None:
+            kind, requests, sent, received, retries, failed = found
+            tally = self.recorder.tally or self.recorder.tallied()
+            counter, scope = tally.counter(self._name, kind)
+            counter.add(scope, 1, requests, sent, received, retries, failed, started_at, duration)
 
     def adder(self, kind: Kind) -> Adder | None:
         """Return what adds to calls of a kind, for who is at work now; None: we are to be silent."""
         if busy.get() is SUPPRESSED or _silent():
             return None
         return Adder(*self.recorder.tallied().counter(self._name, kind))
+
+
+def counting_wrapper(
+    function: Callable[..., Any],
+    probe: Probe,
+    general: Callable[..., Any],
+    counting_of: Callable[[Any], Counting],
+) -> Callable[..., Any]:
+    """Return the wrapper that counts operations, and leaves all other calls to `general`.
+
+    It is the general way, written out: of calls that are many each step counts. `counting_of` gives
+    what counts, from what stands before the recorder.
+    """
+    hook, target_name, leaf, name = probe.hook, probe.hook.target, probe.hook.leaf, probe.name
+    held, hold, release = busy.get, busy.set, busy.reset
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before = probe.recorder
+        if before is None or (other := held()) is name or other is SUPPRESSED:
+            return function(*args, **kwargs)
+        counting = under = asked = None
+        try:
+            counting = counting_of(before)
+            asked = counting.asked(hook, args, kwargs)
+            if asked is not None:
+                context = surrounding()
+                if context is not None and is_suppressed(context):
+                    return function(*args, **kwargs)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(target_name, ours)
+        if asked is None or counting is None:
+            return general(*args, **kwargs)
+        under = counting.under
+        token = None if leaf else hold(name)
+        within = None if under is None else under.set(asked)
+        started_at = time_ns()
+        started = perf_counter_ns()
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            duration = perf_counter_ns() - started
+            if within is not None and under is not None:
+                under.reset(within)
+            if token is not None:
+                release(token)
+            try:
+                counting.over(asked, args, kwargs, None, error, started_at, duration)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target_name, ours)
+            raise
+        duration = perf_counter_ns() - started
+        if within is not None and under is not None:
+            under.reset(within)
+        if token is not None:
+            release(token)
+        try:
+            counting.over(asked, args, kwargs, result, None, started_at, duration)
+        except Exception as ours:  # noqa: BLE001  ours must not reach the program
+            swallow(target_name, ours)
+        return result
+
+    return call
+
+
+def after_wrapper(
+    function: Callable[..., Any], probe: Probe, after: Callable[[tuple[Any, ...], Any], None]
+) -> Callable[..., Any]:
+    """Return the wrapper of what is called often and is no operation: `after` looks at what came of it.
+
+    It gets the arguments and the result. A hook of kind "connect" does the same, in more steps.
+    """
+    target_name = probe.hook.target
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        if probe.recorder is not None:
+            try:
+                after(args, result)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target_name, ours)
+        return result
+
+    return call
+
+
+def _itself(counting: Counting) -> Counting:
+    return counting
 
 
 def _silent() -> bool:
@@ -302,6 +400,12 @@ class StorageInstrumentor(DBAPIInstrumentor):
         return None if self._counting is None else self._counting.adder(kind)
 
     # -- what the base makes of it --------------------------------------------------------------
+
+    def shortened(
+        self, function: Callable[..., Any], probe: Probe, general: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        """Return the wrapper of calls that need not be awaited."""
+        return counting_wrapper(function, probe, general, _itself)
 
     def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
         """Hook the client; its calls go to the tally."""

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from costinsights.storage import Kind
 
 SECOND = 10**9
+_DAY = 24 * 3600 * SECOND
 ROTATE_BYTES = 4 * 1024 * 1024
-MAX_COUNTERS = 4096
+MAX_COUNTERS = MAX_ATTRIBUTIONS = 4096
 _FREE = b"\n" * SLOT
 
 TRANSFERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
@@ -96,6 +97,8 @@ class Counter:
 
     __slots__ = (
         "_attribution",
+        "_day",
+        "_each",
         "_format",
         "_price",
         "_rate",
@@ -115,6 +118,8 @@ class Counter:
         self._attribution = attribution
         self._rate = None if kind.unpriced else _rate(recorder, kind, target)
         self._price: Price | None = None
+        # The day on which a request costs `_each`, in 10⁻¹⁵, and nothing else does.
+        self._day, self._each = -1, 0
         self._format = _format(kind, target)
         self.refers: References = recorder.refer(target, attribution)
         """What its entries refer to now."""
@@ -155,17 +160,25 @@ class Counter:
             one.retries += retries
             one.errors += errors
             one.duration += duration
-            one.ended_at = max(one.ended_at, started_at + duration)
+            ended_at = started_at + duration
+            one.ended_at = max(one.ended_at, ended_at)
             one.started_at = min(one.started_at, started_at)
             before, told = one.amount or 0, 0
             currency = None
-            priced = None if self._rate is None else self._rate(one.requests, one.received)
-            if priced is None:
+            rate, day = self._rate, started_at // _DAY
+            if rate is None:
+                one.amount = None
+            elif day == self._day and not (one.received and rate.reads):
+                one.amount = one.requests * self._each  # as nearly always: `rate`, written out
+                currency, told = self._target.currency, one.amount - before
+            elif (priced := rate(one.requests, one.received, day)) is None:
                 one.amount = None
             else:
                 one.amount, price = priced
                 if price is not self._price:
                     self._at(price)
+                each = rate.each
+                self._day, self._each = (-1, 0) if each is None else (day, each)
                 currency, told = self._target.currency, one.amount - before
             tally.keep(self, one)
         tell((scope, calls, currency, told))
@@ -178,20 +191,19 @@ class Counter:
         self._target = self._recorder.priced(self._target, price)
         self.refers = self._recorder.refer(self._target, self._attribution)
 
-    def body(self, one: Aggregate) -> bytes:
-        """Return an aggregate's entry, but for its seal."""
+    def body(self, one: Aggregate, end: bytes = b"") -> bytes:
+        """Return an aggregate's entry, but for its seal; `end` is what stands in a slot only."""
         amount = one.amount
-        if amount is None:
-            money = b""
-        elif amount < MAX_INTEGER:
-            money = b',"m":%d' % amount
-        else:
-            money = b',"m":"%b"' % decimal_text(amount).encode()
+        if amount is not None:
+            if amount < MAX_INTEGER:
+                end = b',"m":%d%b' % (amount, end)
+            else:
+                end = b',"m":"%b"%b' % (decimal_text(amount).encode(), end)
         return self._format % (
             one.number,
             one.started_at,
             one.duration,
-            max(one.ended_at - one.started_at, 1),
+            one.ended_at - one.started_at or 1,
             self.refers.text,
             one.calls,
             one.requests,
@@ -199,7 +211,7 @@ class Counter:
             one.received,
             one.retries,
             one.errors,
-            money,
+            end,
         )
 
 
@@ -244,7 +256,7 @@ class Tally:
         self._writer = recorder.writer
         self._header = header
         self._awake = awake
-        self._process = self._writer.process.encode()
+        self._mark = b',"c":"%b-%%d",%b%%d' % (self._writer.process.encode(), TURN)
         self._counters: dict[tuple[Definition, str, Kind], Counter] = {}
         self._open: dict[Counter, Aggregate] = {}
         self._leaving: list[Aggregate] = []
@@ -267,11 +279,25 @@ class Tally:
         recorder = self._recorder
         scope = innermost() or root
         context = None if len(modules) == recorder.without_orchestrator else recorder.orchestrator()
+        resolved = scope.resolved
+        # By the object first: most instrumentors have one for each kind.
+        known = resolved.get(id(kind))
+        if (
+            known is not None
+            and known[0] is kind
+            and known[1] is self
+            and known[2] is context
+            and known[3] is name
+        ):
+            return known[4], scope
         key = (self, name, kind, context)
-        found = scope.resolved.get(key)
+        found = resolved.get(key)
         if found is None:
             found = self._counter(scope, context, name, kind)
-            scope.resolved[key] = found
+            if len(resolved) >= MAX_ATTRIBUTIONS:
+                resolved.clear()
+            resolved[key] = found
+            resolved[id(kind)] = kind, self, context, name, found
         return found, scope
 
     def _counter(self, scope: Scope, context: object, name: str, kind: Kind) -> Counter:
@@ -303,22 +329,23 @@ class Tally:
 
     def keep(self, counter: Counter, one: Aggregate) -> None:
         """Have the entry that would be written now stand in the aggregate's slot."""
-        body = counter.body(one)
         self._turn = turn = self._turn + 1
-        body = b'%b,"c":"%b-%d",%b%d' % (body, self._process, one.number, TURN, turn)
+        body = counter.body(one, self._mark % (one.number, turn))
         line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))  # see ledger.seal
-        if len(line) <= HALF:
-            text = line.ljust(HALF, b"\n")
+        size = len(line)
+        if size <= HALF:
             for _ in range(2):
                 try:
                     if one.slot < 0 or counter.refers not in self._complete:
                         self._place(counter, one)
-                    _put(self._fd, text, one.slot + HALF * (turn & 1))
-                except OSError as error:
-                    if not self._begins_anew(error):
-                        break
-                else:
-                    return
+                    # What is left behind it of a longer one is no line with a seal.
+                    if os.pwrite(self._fd, line, one.slot + HALF * (turn & 1)) == size:
+                        return
+                    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError as failed:
+                    error = failed
+                if not self._begins_anew(error):
+                    break
         # Without a slot: into the ledger at once, or, while that takes nothing, in memory only.
         self.write(counter)
 

@@ -7,21 +7,25 @@ them, and a sum of a second's calls does not leave the first one.
 
 from __future__ import annotations
 
-from time import gmtime, strftime, time
+from fractions import Fraction
+from time import gmtime, strftime
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from costinsights.pricing import document, files, quoting
+from costinsights.pricing.line import EXACT_PLACES
 from costinsights.pricing.pricer import price_of, quick_of, words_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from costinsights.pricing.book import PriceBook
-    from costinsights.pricing.line import Price, Quote
+    from costinsights.pricing.line import Price, PriceLine, Quote
 
     Quick = Callable[[int], int]
+    _Found = tuple[int, tuple[Quick, ...], tuple[Quick, ...], Price]
+    """What a request costs in whole 10⁻¹⁵, what else prices requests, and bytes; the price."""
 
 _DAY = 24 * 3600
 _said: set[str] = set()
@@ -57,33 +61,43 @@ class Adding:
         self._region = region
         self._say = say
         self._day = -1
-        self._reads = any(part.received for part in parts)
-        self._known: dict[bool, tuple[tuple[Quick, ...], tuple[Quick, ...], Price] | None] = {}
+        self.reads = any(part.received for part in parts)
+        """Whether bytes received have a price."""
+        self._known: dict[bool, _Found | None] = {}
 
-    def __call__(self, requests: int, received: int) -> tuple[int, Price] | None:
-        """Return the amount in 10⁻¹⁵ and what it was made with; None: the reason is said once."""
-        day = int(time() // _DAY)
+    @property
+    def each(self) -> int | None:
+        """What a request costs that brings no bytes, in whole 10⁻¹⁵; None where it is not so simple."""
+        found = self._known.get(False)
+        return None if found is None or found[1] or found[2] else found[0]
+
+    def __call__(self, requests: int, received: int, day: int) -> tuple[int, Price] | None:
+        """Return the amount in 10⁻¹⁵ and what it was made with; None: the reason is said once.
+
+        `day` is that of the prices, counted from 1970.
+        """
         if day != self._day:
             self._day = day
             self._known.clear()
-        reads = self._reads and received > 0
+        reads = self.reads and received > 0
         try:
             found = self._known[reads]
         except KeyError:
             found = self._known[reads] = self._look_up(reads=reads)
         if found is None:
             return None
-        by_requests, by_received, price = found
-        amount = 0
+        each, by_requests, by_received, price = found
+        amount = requests * each
         for quick in by_requests:
             amount += quick(requests)
         for quick in by_received:
             amount += quick(received)
         return amount, price
 
-    def _look_up(self, *, reads: bool) -> tuple[tuple[Quick, ...], tuple[Quick, ...], Price] | None:
+    def _look_up(self, *, reads: bool) -> _Found | None:
         whole: Quote | None = None
         quick: dict[bool, list[Quick]] = {False: [], True: []}
+        each = 0
         for part in self._parts:
             wanted = [name for name in (part.requests, part.received if reads else "") if name]
             if not wanted:
@@ -93,13 +107,16 @@ class Adding:
                 self._missing(part.system, quote.reason)
                 return None
             for line in quote.lines:
-                quick[line.meter == part.received].append(quick_of(line))
+                if line.meter == part.requests and (whole_price := _each(line)) is not None:
+                    each += whole_price
+                else:
+                    quick[line.meter == part.received].append(quick_of(line))
             if whole is not None:
                 quote = msgspec.structs.replace(whole, parts=(*whole.parts, *quote.parts))
             whole = quote
         if whole is None:
             return None
-        return tuple(quick[False]), tuple(quick[True]), price_of(whole)
+        return each, tuple(quick[False]), tuple(quick[True]), price_of(whole)
 
     def _quote(self, part: Priced, meters: list[str]) -> Quote:
         known = words_of(self._book.meters(part.system))
@@ -111,3 +128,11 @@ class Adding:
         if reason not in _said and len(_said) < _MOST_REASONS:
             _said.add(reason)
             self._say(f"{system} is not priced: {reason}")
+
+
+def _each(line: PriceLine) -> int | None:
+    """Return the price of one, where it is a whole number of 10⁻¹⁵ and there is no rounding."""
+    rate = Fraction(line.price) * 10**EXACT_PLACES / Fraction(line.unit_scale)
+    if rate.denominator != 1 or line.minimum is not None or line.increment is not None:
+        return None
+    return int(rate)
