@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+import tracemalloc
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -321,6 +322,23 @@ def test_a_redirect_to_another_host_is_refused(lists: PriceLists) -> None:
         assert not elsewhere.asked
     with pytest.raises(RefreshError, match="over https only"):
         AWSPrices(endpoint="http://prices.example")
+
+
+def test_a_long_list_needs_no_more_memory_than_a_short_one(lists: PriceLists) -> None:
+    rows = [Row(f"N{n}", f"BoxUsage:m{n}.large", "0.1", "Hrs") for n in range(30_000)]
+    serve_s3(lists, [*rows, *s3_rows()])
+    book, places = PriceBook.load(), [Place(EAST, "aws.s3")]
+    reader = AWSPrices(endpoint=lists.base)
+    refresh("aws", reader, book, places, now=NOW)  # it is in the cache now, and the book is read
+    assert reader.read > 5_000_000
+    tracemalloc.start()
+    try:
+        found = refresh("aws", AWSPrices(endpoint=lists.base), book, places, now=NOW)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert "same" in kinds(found).values()
+    assert peak < 2_500_000
 
 
 def product(number: str, price: str, **attributes: str) -> str:

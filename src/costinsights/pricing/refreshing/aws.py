@@ -22,7 +22,7 @@ from costinsights.pricing.refreshing.offers import Offer, Tier, plain
 from costinsights.systems.aws_s3 import REGIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from costinsights.pricing.refreshing.lookup import Lookup
     from costinsights.pricing.refreshing.offers import Wanted
@@ -89,6 +89,7 @@ class AWSPrices(Source):
             try:
                 version, header = _header(rows, url)
                 tests = [_Test(one.lookup, region, header) for one in wanted]
+                select = _selection(tests, found, header.get("usagetype"))
                 at = [header[name] for name in _COLUMNS]
                 last = max(header.values())
                 for row in rows:
@@ -97,7 +98,7 @@ class AWSPrices(Source):
                     sku, term, start, unit, price, currency = (row[column] for column in at)
                     if term != "OnDemand":
                         continue
-                    for test, into in zip(tests, found, strict=True):
+                    for test, into in select(row):
                         if test(row):
                             tier = Tier(_number(start, url), _number(price, url))
                             into.setdefault(sku, []).append((tier, unit, currency))
@@ -203,6 +204,8 @@ class _Test:
     def __init__(self, lookup: Lookup, region: str, header: Mapping[str, int]) -> None:
         self._lookup = lookup
         self._region = region
+        self.usage = lookup.exactly.get("usagetype")
+        """The usage type that the row must have, without its region."""
         self._usage = header.get("usagetype")
         self._operation = header.get("operation")
         self._where = header.get("regioncode")
@@ -231,6 +234,30 @@ class _Test:
         """Return what a message calls the row's SKU."""
         words = [row[at] for at in (self._usage, self._operation) if at is not None and row[at]]
         return f"SKU {row[0]} ({', '.join(words)})"
+
+
+def _selection(
+    tests: Sequence[_Test], found: Sequence[Rows], column: int | None
+) -> Callable[[Sequence[str]], Sequence[tuple[_Test, Rows]]]:
+    """Return what gives the tests that a row may pass: a file has a million rows, most not ours.
+
+    Most tests name the usage type, and are found by it, with its region's code and without.
+    """
+    pairs = list(zip(tests, found, strict=True))
+    anyhow = [pair for pair in pairs if pair[0].usage is None]
+    by_usage: dict[str, list[tuple[_Test, Rows]]] = {}
+    for pair in pairs:
+        if pair[0].usage is not None:
+            by_usage.setdefault(pair[0].usage, []).append(pair)
+
+    def select(row: Sequence[str]) -> Sequence[tuple[_Test, Rows]]:
+        if column is None:
+            return pairs
+        usage = row[column]
+        named = by_usage.get(usage) or by_usage.get(usage.partition("-")[2])
+        return anyhow if named is None else [*named, *anyhow]
+
+    return select
 
 
 def _usage_fits(lookup: Lookup, region: str, usage: str) -> bool:
