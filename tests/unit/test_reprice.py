@@ -243,6 +243,34 @@ def test_words_that_only_the_line_knows_are_taken_from_it(tmp_path: Path) -> Non
     assert (change.before, change.after) == (Decimal("0.356"), Decimal("0.4"))
 
 
+def test_operations_on_storage_are_priced_by_requests_and_bytes(tmp_path: Path) -> None:
+    """As the tally writes them: bytes are counted once, for the retrieval and for the way out."""
+    ledger = tmp_path / "ledger"
+    keys = (
+        "aws.s3.standard_ia.tier2/us-east-1",
+        "aws.s3.standard_ia.retrieval/us-east-1",
+        "aws.data_transfer.other_region/us-east-1",
+    )
+    lines = [line for line in map(SHIPPED.get, keys) if line is not None]
+    price = PriceInfo(
+        " + ".join(keys),
+        " + ".join(line.price_text for line in lines),
+        " + ".join(line.unit for line in lines),
+        "a test", "2026", SHIPPED.version,
+    )  # fmt: skip
+    usage: dict[str, int | float | str] = {
+        "calls": 1000, "tier2_requests": 1000, "sent_bytes": 7, "received_bytes": 2**30,
+        "storage_class": "STANDARD_IA", "transfer": "region",
+    }  # fmt: skip
+    amount = "0.031000000000000"  # 0.001 and 0.01 and 0.02
+    write(str(ledger), [charge(1, "aws.s3", usage, price=price, amount=amount, currency="USD")])
+    book = PriceBook.load(own(tmp_path, keys[1], "0.03"))
+    assert run(ledger, SHIPPED).same == 1
+    (change,) = run(ledger, book).changes
+    assert (change.before, change.after) == (Decimal("0.031"), Decimal("0.051"))
+    assert run(ledger, book).changes == ()
+
+
 @settings(max_examples=8, deadline=None)
 @given(
     st.lists(st.integers(0, 5 * TB), min_size=1, max_size=8),

@@ -45,6 +45,8 @@ UNCLEAR = "its amount does not follow from its usage and its price line"
 CURRENCY = "this book's line is in another currency"
 
 _ONE = Fraction(1, 10**EXACT_PLACES)
+_COUNTED_AS = {"retrieved_bytes": "received_bytes", "transferred_bytes": "received_bytes"}
+"""Meters of storage that a program counts once, as what it received."""
 
 
 class Change(NamedTuple):
@@ -187,16 +189,39 @@ class _Pricing:
         )
 
     def _quote(self, charge: Charge, lines: Sequence[PriceLine]) -> Quote | str:
+        """Return what the charge's usage costs by these lines, as one quote, or why it has none."""
+        systems: dict[str, list[PriceLine]] = {}
+        for line in lines:
+            names = (charge.resource.service or charge.system, charge.system, line.system)
+            system = next(name for name in names if line.priced_for(name))
+            systems.setdefault(system, []).append(line)
+        whole: Quote | None = None
+        for system, of in systems.items():
+            quote = self._quote_of(charge, system, of)
+            if isinstance(quote, str):
+                return quote
+            if whole is not None:
+                if quote.currency != whole.currency:
+                    return CURRENCY
+                amount = (whole.amount or Decimal(0)) + (quote.amount or Decimal(0))
+                parts = (*whole.parts, *quote.parts)
+                quote = msgspec.structs.replace(whole, amount=amount, parts=parts)
+            whole = quote
+        return whole or NO_LINE
+
+    def _quote_of(self, charge: Charge, system: str, lines: Sequence[PriceLine]) -> Quote | str:
         first = lines[0]
-        names = (charge.resource.service or charge.system, charge.system, first.system)
-        system = next(name for name in names if first.priced_for(name))
         dims = {dim: values[0] for line in lines for dim, values in line.dims.items()}
         if first.resource_service not in (None, system):
             dims["service"] = first.resource_service or ""
         dims.update(said_in(charge.usage, self._words_of(system)))
+        usage = dict(charge.usage)
+        for line in lines:
+            if line.meter not in usage and _COUNTED_AS.get(line.meter, "") in usage:
+                usage[line.meter] = usage[_COUNTED_AS[line.meter]]
         given = {
             name: Fraction(str(value))
-            for name, value in charge.usage.items()
+            for name, value in usage.items()
             if not isinstance(value, str)
         }
         resolver = Resolver(given, dims, self._book.rules(system))
@@ -206,10 +231,9 @@ class _Pricing:
             if found is None:
                 return NO_USAGE
             used |= found.used
-        counted = {name: value for name, value in charge.usage.items() if name in used & set(given)}
+        counted = {name: value for name, value in usage.items() if name in used & set(given)}
         region = charge.resource.region or (None if first.everywhere else first.region)
-        day = charge.ended_at[:10]
-        quote = self._book.quote(system, counted, region, at=day, **dims)
+        quote = self._book.quote(system, counted, region, at=charge.ended_at[:10], **dims)
         return NO_LINE if quote.amount is None else quote
 
     def _words_of(self, system: str) -> frozenset[str]:
