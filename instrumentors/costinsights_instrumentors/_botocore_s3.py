@@ -43,7 +43,9 @@ __all__ = [
     "TASK",
     "TRY",
     "Entered",
+    "Operation",
     "Tasks",
+    "noted",
     "tried",
     "under",
 ]
@@ -86,21 +88,23 @@ class Operation:
         self.params = params
         self.tries = self.billed = self.sent = self.received = 0
 
-    def tried(self, request: Any, status: int | None, body: object) -> None:
-        """Take note of a try. One without an answer may not have reached S3: it counts as not billed."""
+    def requested(self, body: Any, headers: Mapping[str, Any]) -> None:
+        """A try is sent. One that gets no answer may not have reached S3: it counts as not billed."""
         self.tries += 1
-        content = request.body
-        if not content:
+        self.received = 0
+        if not body:
             self.sent = 0
-        elif content.__class__ is bytes:
-            self.sent = len(content)
+        elif body.__class__ is bytes:
+            self.sent = len(body)
         else:
-            headers = request.headers
             length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length")
             self.sent = int(length) if length else 0
-        self.received = len(body) if isinstance(body, bytes) else 0
-        if status is not None:
-            self.billed += is_billed(status)
+
+    def answered(self, status: int, body: object) -> None:
+        """It got an answer; what is streamed is no `body` yet."""
+        self.billed += is_billed(status)
+        if isinstance(body, bytes):
+            self.received = len(body)
 
 
 under: ContextVar[Operation | None] = ContextVar("costinsights_s3", default=None)
@@ -111,12 +115,19 @@ def tried(args: tuple[Any, ...], result: Any) -> None:
     """Look at a try of botocore's: its request, and what came of it or the error."""
     operation = under.get()
     if operation is not None:
-        answered, _ = result
-        if answered is None:
-            operation.tried(args[1], None, None)
-        else:
+        request, (answered, _) = args[1], result
+        operation.requested(request.body, request.headers)
+        if answered is not None:
             http = answered[0]
-            operation.tried(args[1], http.status_code, http._content)
+            operation.answered(http.status_code, http._content)
+
+
+def noted(operation: Operation, event: str, payload: Mapping[str, Any]) -> None:
+    """Look at what botocore tells its history, as aiobotocore does."""
+    if event == "HTTP_REQUEST":
+        operation.requested(payload["body"], payload["headers"])
+    elif event == "HTTP_RESPONSE":
+        operation.answered(payload["status_code"], payload.get("body"))
 
 
 class Place:

@@ -43,7 +43,7 @@ is None where we are switched off, or told to be silent.
 from __future__ import annotations
 
 from time import perf_counter_ns, time_ns
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from weakref import ref
 
 from costinsights.guard import SUPPRESSED, busy, swallow
@@ -374,6 +374,8 @@ class StorageInstrumentor(DBAPIInstrumentor):
 
     connection = ""
     usual = False
+    under: ClassVar[ContextVar[Any] | None] = None
+    """Where what `asked` returned stands while a call is made: see `Counting`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,7 +420,7 @@ class StorageInstrumentor(DBAPIInstrumentor):
 
     def _counting_for(self, recorder: Recorder) -> Counting:
         if self._counting is None or self._counting.recorder is not recorder:
-            self._counting = Counting(recorder, self.name, self.asked, self.counted)
+            self._counting = Counting(recorder, self.name, self.asked, self.counted, self.under)
         return self._counting
 
     def uninstrument(self) -> None:
