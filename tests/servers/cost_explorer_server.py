@@ -103,6 +103,10 @@ class CostExplorer:
         start = start.replace(tzinfo=timezone.utc)
         self.items.append(Item(start, usage_type, Decimal(amount), **more))
 
+    def begin_anew(self) -> None:
+        """Answer as if nobody had asked yet, and without faults."""
+        self._pages, self.twist, self.truncated = 0, None, 0
+
     def total(self) -> Decimal:
         """Return the sum of all lines."""
         return sum((item.amount for item in self.items), Decimal(0))

@@ -83,7 +83,12 @@ def bill(server: AWSServer) -> Iterator[CostExplorer]:
         for bucket, share in (("lake", 3), ("logs", 1)):
             more: dict[str, Any] = {"tags": {"bucket": bucket}}
             bill.add(
-                day, "TimedStorage-ByteHrs", f"{share}.25", quantity="54.3", unit="GB-Month", **more
+                day,
+                "TimedStorage-ByteHrs",
+                f"{share}.25",
+                quantity="54.3",
+                unit="GB-Months",
+                **more,
             )
             bill.add(
                 day,
@@ -157,7 +162,7 @@ def test_a_month_of_s3_is_one_request(server: AWSServer, bill: CostExplorer, led
         ("Credit", "storage", "STANDARD", None, "us-east-1", None, "aws.s3"),
         ("Tax", None, None, None, None, None, "aws.s3"),
         ("Usage", "requests", "STANDARD_IA", "Tier1", "eu-west-1", "Requests", "aws.s3"),
-        ("Usage", "storage", "STANDARD", None, "us-east-1", "GB-Month", "aws.s3"),
+        ("Usage", "storage", "STANDARD", None, "us-east-1", "GB-Months", "aws.s3"),
     ]
     [(units,)] = rows(ledger, "sum(ConsumedQuantity)", "ConsumedUnit = 'Requests'")
     assert units == DAYS * 200_000
@@ -512,17 +517,20 @@ PASSING = {
 }
 
 
-@pytest.mark.parametrize("fault", PASSING)
 def test_what_passes_changes_nothing(
-    server: AWSServer, bill: CostExplorer, tmp_path: Path, fault: str
+    server: AWSServer, bill: CostExplorer, tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
     pulled(server, str(tmp_path / "calm"), end=TWO)
+    calm = everything(str(tmp_path / "calm"))
     bill.page = 3
-    PASSING[fault](server, bill)
     more: dict[str, Any] = {"options": {"pages": 50}, "cap": None, "end": TWO}
-    report = pulled(server, str(tmp_path / "rough"), **more)
-    assert (report.incomplete, report.failed) == ({}, "")
-    assert everything(str(tmp_path / "rough")) == everything(str(tmp_path / "calm"))
+    for number, (fault, goes_wrong) in enumerate(PASSING.items()):
+        with subtests.test(fault):
+            bill.begin_anew()
+            goes_wrong(server, bill)
+            report = pulled(server, str(tmp_path / str(number)), **more)
+            assert (report.incomplete, report.failed) == ({}, "")
+            assert everything(str(tmp_path / str(number))) == calm
 
 
 def test_credentials_that_expire_between_pages(
@@ -589,6 +597,10 @@ DOUBTS: dict[str, tuple[Callable[[int, Answer], Any], str]] = {
 }
 
 
+GOES_ON = ("a cycle of three", "a day is missing", "no end of throttling")
+"""After these it is shown that the next run goes on; after the others nothing is different."""
+
+
 @pytest.mark.parametrize("doubt", DOUBTS)
 def test_a_doubt_publishes_nothing_and_the_next_run_goes_on(
     server: AWSServer, bill: CostExplorer, ledger: str, doubt: str
@@ -604,11 +616,12 @@ def test_a_doubt_publishes_nothing_and_the_next_run_goes_on(
     assert why in said
     assert manifests.load(ledger).incomplete
     assert total(ledger) == 0
-    bill.twist = None
-    report = pulled(server, ledger, **more)
-    assert (report.published, report.incomplete) == (2, {})
-    assert manifests.load(ledger).incomplete == {}
-    assert total(ledger) == TWO_DAYS
+    if doubt in GOES_ON:
+        bill.twist = None
+        report = pulled(server, ledger, **more)
+        assert (report.published, report.incomplete) == (2, {})
+        assert manifests.load(ledger).incomplete == {}
+        assert total(ledger) == TWO_DAYS
 
 
 def test_a_missing_permission_names_the_policy(
@@ -706,7 +719,7 @@ def test_motos_cost_explorer(tmp_path: Path) -> None:
                     "Metrics": {
                         "UnblendedCost": {"Amount": "0.0000300172", "Unit": "USD"},
                         "AmortizedCost": {"Amount": "0.0000300172", "Unit": "USD"},
-                        "UsageQuantity": {"Amount": "0.01", "Unit": "GB-Month"},
+                        "UsageQuantity": {"Amount": "0.01", "Unit": "GB-Months"},
                     },
                 }
             ],
