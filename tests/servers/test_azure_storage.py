@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import datetime, timezone
 from decimal import Decimal
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import costinsights
+from costinsights.buckets import sizes
+from costinsights.config import load
 from costinsights.systems.azure_storage import operation
 from tests.backends import unavailable
 from tests.processes import Unavailable
 from tests.servers import azurite_server as azurite
 from tests.servers import lake_server as lakes
 from tests.servers.charges import instrumented
+from tests.servers.monitoring_server import SUBSCRIPTION, Tier, monitoring_server
 from tests.servers.storage_counts import amounts, counted, requests, total
 from tests.servers.storage_proxy import Fault
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from costinsights.config import Config
     from costinsights.records import Charge
     from tests.servers.storage_proxy import Proxy, Seen
 
@@ -425,3 +430,43 @@ def test_a_lake_aio(lake: Proxy, tmp_path: Path) -> None:
         found = counted(tmp_path / "ledger")
     kinds = {"write_operations": 3, LISTS: 1, "delete_operations": 2}
     assert requests(found) == kinds
+
+
+# --- costinsights storage size --list --------------------------------------------------------------
+
+
+def test_a_list_of_blobs(server: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("costinsights.buckets.azure_storage.AzureSize.page_size", 2)
+    with service(server) as client:
+        container = client.create_container("listed")
+        for number in range(5):
+            container.upload_blob(str(number), b"x" * 100)
+        container.set_standard_blob_tier_blobs("Cool", "0")
+    with monitoring_server() as there:
+        there.account(azurite.ACCOUNT, "westus")
+        hour = "2026-11-20T10:00:00Z"
+        there.tiers[azurite.ACCOUNT] = [Tier("Hot", "BlockBlob", {hour: 500}, {hour: 5})]
+        mine = {
+            "subscriptions": [SUBSCRIPTION],
+            "endpoint_url": there.url,
+            "token": "not-a-secret",
+            "blob_url": f"{server.url}/{azurite.ACCOUNT}",
+            "key": azurite.KEY,
+        }
+        config = load(config={"storage": {"azure.storage": mine}})
+        for cap, objects, whole in ((2, 4, False), (3, 5, True)):
+            server.seen.clear()
+            said: list[str] = []
+            found = listed(f"az://listed@{azurite.ACCOUNT}", config, cap, said)
+            assert (found.error, found.objects, found.whole) == ("", objects, whole)
+            assert f"5 objects; a list takes {cap} requests" in said[0]
+            assert len(server.seen) == cap
+            coldest = found.held[0]
+            assert (coldest.name, coldest.bytes, coldest.objects) == ("Cool", 100, 1)
+        assert "which container" in listed(f"az://{azurite.ACCOUNT}", config, 1, []).error
+
+
+def listed(url: str, config: Config, cap: int, said: list[str]) -> Any:
+    now = datetime(2026, 11, 20, 12, 30, tzinfo=timezone.utc)
+    (found,) = sizes([url], listing=True, cap=cap, config=config, now=now, said=said.append)
+    return found

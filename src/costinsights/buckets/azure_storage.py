@@ -42,6 +42,8 @@ class AzureSizeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     blob_url: str = "https://{account}.blob.core.windows.net"
     token: str = ""
     """A bearer token to use in place of a credential."""
+    key: str = ""
+    """The account's key, to list with in place of a credential."""
 
 
 class AzureSize(Source):
@@ -162,17 +164,14 @@ class AzureSize(Source):
         account = self._account(place.name)
         counted, done, number = Counted(), False, 0
         with self._container(place) as container:
-            for number, page in enumerate(self._pages(container, place.container), start=1):
+            for number, (page, more) in enumerate(self._pages(container, place.container), 1):
                 for blob in page:
-                    counted.add(
-                        str(getattr(blob.blob_tier, "value", blob.blob_tier) or NO_TIER),
-                        blob.size or 0,
-                    )
+                    tier = str(getattr(blob.blob_tier, "value", blob.blob_tier) or NO_TIER)
+                    counted.add(tier, blob.size or 0)
                 self.progress(f"pages of {place.container}", number, None)
+                done = not more
                 if number >= cap:
                     break
-            else:
-                done = True
         fixed = _dimensions(account)
         parts = tuple(
             Part(tier, {**fixed, "access_tier": tier.lower()}, size, count)
@@ -180,7 +179,7 @@ class AzureSize(Source):
         )
         notes = ["snapshots, older versions and deleted blobs are not in a list"]
         if not done:
-            notes.insert(0, f"cut off after {number:,} pages: the container may be larger")
+            notes.insert(0, f"cut off after {number:,} pages: the container is larger")
         region = str(account.get("location") or "") or None
         return Found(
             "a list",
@@ -198,20 +197,21 @@ class AzureSize(Source):
         except ImportError:
             raise self.raises(f"{self.system}: run  pip install {self.dependencies}") from None
         url = self.options.blob_url.replace("{account}", place.name)
-        lets_in = _Token(self.options.token) if self.options.token else self._credential
+        lets_in = self.options.key or (
+            _Token(self.options.token) if self.options.token else self._credential
+        )
         return blob.ContainerClient(url, place.container, credential=lets_in, retry_total=0)
 
-    def _pages(self, container: Any, name: str) -> Iterator[Any]:
+    def _pages(self, container: Any, name: str) -> Iterator[tuple[list[Any], str | None]]:
+        """Yield pages, each with the token of the next one."""
+
         def ask(token: str | None) -> tuple[list[Any], str | None]:
             self.billed[self.system, self.list_meter] += 1
             found = container.list_blobs(results_per_page=self.page_size).by_page(token)
             return list(next(found, ())), found.continuation_token
 
         try:
-            for page, _ in pages(
-                self, f"ListBlobs of {name}", ask, lambda answer: answer[1], whole=True
-            ):
-                yield page
+            yield from pages(self, f"ListBlobs of {name}", ask, lambda page: page[1], whole=True)
         except NoSuchThing as error:
             raise self.raises(f"there is no container {name}") from error
 
