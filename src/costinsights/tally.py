@@ -55,6 +55,8 @@ TRANSFERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
         "to",
         {"internet": "internet", "region": "other_region", "zone": "other_zone"},
     ),
+    # Between regions Google's price depends on both continents, which one word does not say.
+    "gcp.storage": ("gcp.storage", "egress_bytes", "to", {"internet": "worldwide"}),
 }
 """Where the price of bytes that leave storage stands, by system: system, meter, and the dimension
 with its value for each word that a ``[[resource]]`` may have for `transfer`."""

@@ -279,6 +279,23 @@ def test_a_bucket_says_where_it_is(client: Any, server: Proxy, tmp_path: Path) -
     ]
 
 
+def test_bytes_that_go_to_the_internet_have_their_price(
+    bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.blob("a").upload_from_string(b"x" * 2**20)
+    there = PRICES.replace("us-east4", "eu").replace(
+        '"STANDARD"', '"STANDARD", transfer = "internet"'
+    )
+    (tmp_path / "costinsights.toml").write_text(there, encoding="utf-8")
+    monkeypatch.setenv("COSTINSIGHTS_CONFIG", str(tmp_path / "costinsights.toml"))
+    with instrumented(tmp_path / "ledger", "cloud_storage"):
+        bucket.blob("a").download_as_bytes()
+        (charge,) = counted(tmp_path / "ledger")
+    assert charge.usage["transfer"] == "internet"
+    # 0.12 USD for a GiB, and the download itself
+    assert Decimal(charge.amount or 0) == Decimal("0.12") / 1024 + Decimal("0.0000004")
+
+
 def test_a_batch_counts_what_is_in_it(bucket: Any, ledger: Path, server: Proxy) -> None:
     for name in "abc":
         bucket.blob(name).upload_from_string(b"x")
