@@ -277,7 +277,7 @@ def test_actual_costs_of_a_customer_agreement(container: Container, ledger: str)
         "Microsoft",
         "1 GB/Month",
         Decimal("2.5"),
-        "1 GB/Month",
+        "GB-Months",
         Decimal("0.6"),
         Decimal("0.5"),
         '{"team": "data"}',

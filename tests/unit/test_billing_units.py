@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costinsights.billing.units import unit, unit_sql
+from costinsights.billing.units import AMAZON, MICROSOFT, unit, unit_sql
 
 UNITS = {
     "GB-Mo": "GB-Months",
@@ -58,12 +58,18 @@ def test_a_units_form(text: str | None) -> None:
 
 
 def test_the_same_in_sql() -> None:
-    texts = [text for text in UNITS if text is not None]
-    query = f"SELECT t, {unit_sql('t', texts)} FROM (SELECT unnest(?) AS t)"
-    assert duckdb.execute(query, [texts]).fetchall() == [
-        (text, UNITS[text] or "") for text in texts
-    ]
-    assert duckdb.execute(f"SELECT {unit_sql('NULL', [])}").fetchall() == [(None,)]
+    for known in (AMAZON, MICROSOFT):
+        query = f"SELECT t, {unit_sql('t', known)} FROM (SELECT unnest(?) AS t)"
+        assert duckdb.execute(query, [[*known, "Other", None]]).fetchall() == [
+            *((text, unit(text)) for text in known),
+            ("Other", "Other"),
+            (None, None),
+        ]
+
+
+@pytest.mark.parametrize("text", (*AMAZON, *MICROSOFT))
+def test_what_is_known_needs_another_form(text: str) -> None:
+    assert unit(text) != text
 
 
 @given(

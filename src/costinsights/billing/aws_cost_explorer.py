@@ -39,6 +39,7 @@ from costinsights.billing.puller import (
 )
 from costinsights.billing.services import AWS, BY_NAME
 from costinsights.billing.slices import Slice
+from costinsights.billing.units import unit
 from costinsights.systems.aws_s3 import SERVICE, usage_type
 from costinsights.troubles import trouble_of
 
@@ -434,7 +435,7 @@ class CostExplorerPuller(AWSPuller):
             metric: Mapping[str, Any] = metrics.get(name) or {}
             amounts[name] = self._amount(start, name, metric.get("Amount"))
             units[name] = metric.get("Unit") or ""
-        unit = units.pop(_QUANTITY)
+        counted_in = units.pop(_QUANTITY)
         currencies = set(units.values())
         if len(currencies) != 1 or "" in currencies:
             raise PullError(
@@ -442,7 +443,12 @@ class CostExplorerPuller(AWSPuller):
                 f"{' and '.join(sorted(currencies)) or 'no currency'}"
             )
         return Line(
-            start, end, keys, amounts, currencies.pop(), unit if unit not in _NO_UNIT else None
+            start,
+            end,
+            keys,
+            amounts,
+            currencies.pop(),
+            counted_in if counted_in not in _NO_UNIT else None,
         )
 
     def _amount(self, start: datetime, name: str, text: object) -> Decimal:
@@ -485,7 +491,7 @@ class CostExplorerPuller(AWSPuller):
             row.update(self._used(word, line, service, keys.get("OPERATION") or ""))
             if record.category == "Usage" and line.unit is not None:
                 row["ConsumedQuantity"] = amounts[_QUANTITY]
-                row["ConsumedUnit"] = line.unit
+                row["ConsumedUnit"] = unit(line.unit)
         return row
 
     @staticmethod

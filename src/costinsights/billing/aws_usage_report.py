@@ -16,6 +16,7 @@ from costinsights.billing.columns import MONEY
 from costinsights.billing.focus_files import Group, moment, source
 from costinsights.billing.puller import PullError
 from costinsights.billing.services import AWS, SERVICES
+from costinsights.billing.units import AMAZON, unit_sql
 from costinsights.ledger.columns import quoted
 from costinsights.ledger.live import literal
 from costinsights.systems.aws_s3 import usage_type
@@ -54,6 +55,7 @@ _ADDED: Mapping[str, str] = {
 _TYPE = "{line_item_line_item_type}"
 _COST = "{#line_item_unblended_cost}"
 _OF_USAGE = f"{_TYPE} IN ({', '.join(map(literal, OF_USAGE))})"
+_UNIT = unit_sql("{pricing_unit}", AMAZON)
 _COVERED = f"{_TYPE} IN ('DiscountedUsage', 'SavingsPlanCoveredUsage')"
 _UNUSED = (
     "coalesce({#reservation_unused_amortized_upfront_fee_for_billing_period}, 0) "
@@ -88,7 +90,7 @@ COLUMNS: Mapping[str, str] = {
     ),
     "CommitmentDiscountStatus": f"CASE WHEN {_COVERED} THEN 'Used' END",
     "ConsumedQuantity": f"CASE WHEN {_OF_USAGE} THEN {{#line_item_usage_amount}} END",
-    "ConsumedUnit": f"CASE WHEN {_OF_USAGE} THEN {{pricing_unit}} END",
+    "ConsumedUnit": f"CASE WHEN {_OF_USAGE} THEN {_UNIT} END",
     "ContractedCost": "{#line_item_net_unblended_cost}",
     "EffectiveCost": (
         f"CASE {_TYPE} "
@@ -107,7 +109,7 @@ COLUMNS: Mapping[str, str] = {
         f"CASE WHEN {_COVERED} THEN 'Committed' WHEN {_OF_USAGE} THEN 'Standard' END"
     ),
     "PricingQuantity": f"CASE WHEN {_OF_USAGE} THEN {{#line_item_usage_amount}} END",
-    "PricingUnit": f"CASE WHEN {_OF_USAGE} THEN {{pricing_unit}} END",
+    "PricingUnit": f"CASE WHEN {_OF_USAGE} THEN {_UNIT} END",
     "PublisherName": (
         "CASE WHEN {bill_billing_entity} = 'AWS Marketplace' THEN {line_item_legal_entity} END"
     ),

@@ -19,9 +19,9 @@ from costinsights.billing import focus_files
 from costinsights.billing.azure_cost_management import CATEGORIES, FREQUENCIES, PRICING
 from costinsights.billing.focus_files import File, Group
 from costinsights.billing.puller import PullError
+from costinsights.billing.units import MICROSOFT, unit_sql
 from costinsights.ledger.columns import quoted
 from costinsights.ledger.live import literal
-from costinsights.systems import azure_storage as storage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -106,9 +106,9 @@ _COMMITMENTS = "('Reservation', 'SavingsPlan')"
 
 
 def source(file: File) -> tuple[str, dict[str, str]]:
-    """Return what stands behind FROM for a file, CSV (also gzip) or Parquet, and its columns.
+    """Return what stands behind FROM for a file, and its columns: by their names in small letters.
 
-    The columns are by their names in small letters, under which they are given as text.
+    Under these they are given as text.
 
     Raises:
         PullError: it cannot be read, or has a column twice.
@@ -117,7 +117,6 @@ def source(file: File) -> tuple[str, dict[str, str]]:
         form, header = focus_files.header_of(file.path)
     except focus_files.UNREADABLE as error:
         raise PullError(f"{file.told} cannot be read: {type(error).__name__}") from None
-    reading = focus_files.source(Group(form, header, (file,)))
     names = {raw.lower(): raw for raw in header}
     if len(names) != len(header) or "" in names:
         raise PullError(f"{file.told}: a column has no name, or comes twice")
@@ -125,7 +124,7 @@ def source(file: File) -> tuple[str, dict[str, str]]:
         f"nullif(trim(CAST({quoted(raw)} AS VARCHAR)), '') AS {quoted(name)}"
         for name, raw in names.items()
     )
-    return f"(SELECT {texts} FROM {reading})", names
+    return f"(SELECT {texts} FROM {focus_files.source(Group(form, header, (file,)))})", names
 
 
 def rows(file: File, source_: str, have: Mapping[str, str], dataset: str) -> str:
@@ -160,7 +159,6 @@ def rows(file: File, source_: str, have: Mapping[str, str], dataset: str) -> str
         first(_PLAIN["x_SubscriptionId"]),
     )
     category = f"nullif({first('metercategory')}, 'Unassigned')"
-    meter, below = first("metername"), first("metersubcategory")
     commitment = (
         f"CASE WHEN contains({benefit}, '/microsoft.capacity/') THEN {{}} "
         f"WHEN contains({benefit}, '/microsoft.billingbenefits/') THEN {{}} END"
@@ -182,7 +180,7 @@ def rows(file: File, source_: str, have: Mapping[str, str], dataset: str) -> str
             f"WHEN {used} THEN 'Used' END"
         ),
         "ConsumedQuantity": f"CASE WHEN {usage} THEN {first('quantity')} END",
-        "ConsumedUnit": f"CASE WHEN {usage} THEN {first('unitofmeasure')} END",
+        "ConsumedUnit": f"CASE WHEN {usage} THEN {unit_sql(first('unitofmeasure'), MICROSOFT)} END",
         "ListUnitPrice": (
             f"CASE WHEN coalesce({first('exchangeratepricingtobilling')}, '1') = '1' "
             f"THEN {first('paygprice')} END"
@@ -193,9 +191,8 @@ def rows(file: File, source_: str, have: Mapping[str, str], dataset: str) -> str
         "ServiceName": f"coalesce({category}, {first('consumedservice publishername')}, {kind})",
         "SubAccountId": f"'/subscriptions/' || {subscription}",
         "Tags": _tags(first("tags")),
-        "x_UsageType": meter,
+        "x_UsageType": first("metername"),
     }
-    made.update(_storage(category, below, meter, resource))
     if dataset == AMORTIZED:
         made["BilledCost"] = f"CASE WHEN {used} THEN '0' ELSE {cost} END"
         made["EffectiveCost"] = f"CASE WHEN {bought} THEN '0' ELSE {cost} END"
@@ -221,18 +218,6 @@ def purchases(query: str) -> str:
         f"SELECT *, '0' AS EffectiveCost FROM ({query}) "
         f"WHERE x_ChargeType IN ('Purchase', 'Refund') AND x_PricingModel IN {_COMMITMENTS}"
     )
-
-
-def _storage(category: str, below: str, meter: str, resource: str) -> dict[str, str]:
-    kept = f"lower({category}) IN ('{storage.STORAGE.lower()}', '{storage.BANDWIDTH.lower()}')"
-    return {
-        "x_UsageKind": storage.usage_kind_sql(category, below, meter),
-        "x_StorageClass": f"CASE WHEN {kept} THEN {storage.storage_class_sql(below, meter)} END",
-        "x_System": (
-            f"CASE WHEN contains(lower({resource}), {literal(storage.ACCOUNTS)}) AND {kept} "
-            f"THEN {literal(storage.SYSTEM)} END"
-        ),
-    }
 
 
 def _case(value: str, words: Mapping[str, str], otherwise: str) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from costinsights.billing.gcp_billing_table import MARKED, utc
 from costinsights.billing.puller import DAY, PullError, midnight
+from costinsights.billing.units import unit
 from costinsights.systems import gcp_storage
 
 if TYPE_CHECKING:
@@ -115,9 +116,9 @@ def _used(row: Mapping[str, Any], granted: Iterable[Mapping[str, Any]]) -> dict[
         "ContractedCost": row["cost"],
         "ContractedUnitPrice": row.get("price_effective_price"),
         "ConsumedQuantity": row.get("usage_amount"),
-        "ConsumedUnit": row.get("usage_unit"),
+        "ConsumedUnit": unit(row.get("usage_unit")),
         "PricingQuantity": row.get("usage_amount_in_pricing_units"),
-        "PricingUnit": row.get("usage_pricing_unit"),
+        "PricingUnit": unit(row.get("usage_pricing_unit")),
         "PricingCategory": "Committed" if committed else "Standard",
         "SkuId": id_,
         "SkuMeter": description or None,

@@ -25,7 +25,7 @@ _TIMES = {
     "Days": "day|days",
     "Hours": "hr|hrs|hour|hours",
     "Minutes": "min|mins|minute|minutes",
-    "Seconds": "s|sec|secs|second|seconds",
+    "Seconds": "sec|secs|second|seconds",
 }
 _WORDS = {
     "KiB": "kibibyte",
@@ -78,10 +78,25 @@ def unit(text: str | None) -> str | None:
     return " ".join(re.findall("[A-Za-z][A-Za-z0-9]*", text)) or "Units"
 
 
-def unit_sql(expression: str, texts: Iterable[str]) -> str:
-    """Return the SQL that does the same with an expression which is one of `texts`, or NULL.
+AMAZON = (
+    *("GB-Mo", "GB-month", "GB-Month", "GB-Hour", "GB-hours", "IOPS-Mo", "MiBps-Mo"),
+    *("Hrs", "hours", "Hour", "Second", "seconds", "minute", "DPU-Hour", "M-DPU-Hour"),
+    *("vCPU-Hour", "vCPU-hour", "ACU-Hr", "RPU-Hr", "LCU-Hrs", "Tag-Mo", "Obj-Month", "Key-Mo"),
+    *("Lambda-GB-Second", "Lambda-Provisioned-GB-Second", "Fargate-vCPU-Hours", "Node-Hour"),
+)
+"""Units of AWS's price list that are not as FOCUS has them (prices.csv, and the service codes there)."""
+MICROSOFT = (
+    *("1 Hour", "1/Hour", "1 GB", "1 GB/Month", "1 GB/Hour", "1 TB/Month", "1 GiB/Hour"),
+    *("1", "10", "100", "1000", "1K", "10K", "100K", "1M", "10M", "1/Month", "1/Day", "1 Day"),
+    *("1 Minute", "1 Second", "1 Month", "1 Unit", "1 vCore/Hour"),
+)
+"""Units of measure of Azure's that are not (Azure Retail Prices: billing.md 14.2)."""
 
-    There are few, and rows are many: each is looked at once, here.
+
+def unit_sql(expression: str, known: Iterable[str]) -> str:
+    """Return the SQL that does the same with an expression: with those that are `known`.
+
+    Others stay as they are: rows are many, and no pattern is held against each.
     """
-    cases = " ".join(f"WHEN {literal(text)} THEN {literal(unit(text) or '')}" for text in texts)
-    return f"CASE {expression} {cases} END" if cases else f"CAST({expression} AS VARCHAR)"
+    cases = " ".join(f"WHEN {literal(text)} THEN {literal(unit(text) or '')}" for text in known)
+    return f"CASE {expression} {cases} ELSE {expression} END"
