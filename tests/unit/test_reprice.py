@@ -152,6 +152,23 @@ def test_a_change_is_said_first_and_written_once(tmp_path: Path) -> None:
         assert (metered.price.unit_price, metered.price.book) == ("6.00", book.version)
 
 
+def test_the_short_way_comes_to_the_same_as_the_long_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = [0, 1, 10 * 2**20 + 1, TB, TB // 3, 7 * TB + 12345]
+    book = PriceBook.load(own(tmp_path, SCAN, "6.07"))
+    found: list[Repriced] = []
+    for name in ("short", "long"):
+        ledger = tmp_path / name
+        charges = [charge(n, "aws.athena", {"data_scanned_bytes": s}) for n, s in enumerate(scans)]
+        write(str(ledger), charges)
+        if name == "long":
+            monkeypatch.setattr("costinsights.pricing.reprice._MOST_KINDS", 0)
+        found.append(run(ledger, book))
+    assert found[0] == found[1]
+    assert found[0].written == len(scans) - 1  # nothing scanned costs nothing
+
+
 def test_it_goes_back_as_well_and_compacted_charges_are_charges(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     write(str(ledger), [charge(1, "aws.athena", {"data_scanned_bytes": TB})])

@@ -8,7 +8,14 @@ from decimal import Decimal
 import click
 from rich.text import Text
 
-from costinsights.cli.console import configuration, ledger_at, ledger_option, plainly, progress
+from costinsights.cli.console import (
+    configuration,
+    ledger_at,
+    ledger_option,
+    plainly,
+    progress,
+    steps,
+)
 from costinsights.cli.tables import display, table_of
 from costinsights.pricing import PriceBookError
 from costinsights.pricing.refresh import default_folder
@@ -56,6 +63,7 @@ def reprice_(
             alone(directory, LOCK),
             progress("reading") as advance,
             open_store(directory, progress=advance) as store,
+            steps() as shown,
         ):
             found = reprice(
                 store,
@@ -64,6 +72,7 @@ def reprice_(
                 time.until,
                 dry_run=dry_run,
                 exporters=config.exporters or (),
+                progress=None if shown is None else lambda done: shown("pricing", done, None),
             )
     except Busy as error:
         raise click.ClickException(str(error)) from None

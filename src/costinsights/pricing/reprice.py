@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from costinsights.pricing.line import EXACT_PLACES
-from costinsights.pricing.pricer import price_of, said_in, words_of
+from costinsights.pricing.pricer import price_of, quick_of, said_in, words_of
 from costinsights.pricing.rules import Resolver
 from costinsights.records import PriceInfo, decimal_text
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from costinsights.ledger.store import Store
     from costinsights.pricing.book import PriceBook
     from costinsights.pricing.line import Price, PriceLine, Quote
+    from costinsights.pricing.pricer import Quick
     from costinsights.records import Charge
 
 BATCH = 20_000
@@ -44,6 +45,7 @@ NO_USAGE = "its usage does not hold what the line counts"
 UNCLEAR = "its amount does not follow from its usage and its price line"
 CURRENCY = "this book's line is in another currency"
 
+_MOST_KINDS = 10_000
 _ONE = Fraction(1, 10**EXACT_PLACES)
 _COUNTED_AS = {"retrieved_bytes": "received_bytes", "transferred_bytes": "received_bytes"}
 """Meters of storage that a program counts once, as what it received."""
@@ -154,6 +156,7 @@ class _Pricing:
     def __init__(self, book: PriceBook) -> None:
         self._book = book
         self._words: dict[str, frozenset[str]] = {}
+        self._quick: dict[object, tuple[str, Quick, Quick, Price]] = {}
 
     def again(self, charge: Charge) -> Charge | str:
         """Return a charge as it would be by the book, or why it cannot be told."""
@@ -167,9 +170,13 @@ class _Pricing:
         known = [line for line in lines if line is not None]
         if len(known) < len(lines):
             return NO_LINE
+        quick = self._quickly(charge)
+        if quick is not None:
+            return quick
         quote = self._quote(charge, known)
         if isinstance(quote, str):
             return quote
+        self._remember(charge, quote)
         if quote.currency != charge.currency:
             return CURRENCY
         amount, price = quote.amount or Decimal(0), price_of(quote)
@@ -180,13 +187,47 @@ class _Pricing:
             if scaled is None:
                 return UNCLEAR
             amount = scaled
-        text = decimal_text(int(amount.scaleb(EXACT_PLACES)))
+        return self._made(charge, int(amount.scaleb(EXACT_PLACES)), price)
+
+    def _made(self, charge: Charge, units: int, price: Price) -> Charge:
         info = PriceInfo(
             price.key, price.unit_price, price.unit, price.source, price.as_of, self._book.version
         )
         return msgspec.structs.replace(
-            charge, revision=charge.revision + 1, amount=text, currency=price.currency, price=info
+            charge,
+            revision=charge.revision + 1,
+            amount=decimal_text(units),
+            currency=price.currency,
+            price=info,
         )
+
+    def _remember(self, charge: Charge, quote: Quote) -> None:
+        """Keep the short way for charges like this one, where one line is all there is to it."""
+        if len(quote.parts) != 1 or charge.price is None or quote.currency != charge.currency:
+            return
+        line = quote.parts[0].line
+        tiered = line.tier_from is not None or line.tier_to is not None
+        if tiered or line.meter not in charge.usage or line.unit != charge.price.unit:
+            return
+        if len(self._quick) < _MOST_KINDS:
+            before = msgspec.structs.replace(line, price=Decimal(charge.price.unit_price))
+            short = (line.meter, quick_of(before), quick_of(line), price_of(quote))
+            self._quick[_kind(charge)] = short
+
+    def _quickly(self, charge: Charge) -> Charge | None:
+        """Return a charge by the short way, if its amount is by the old price what it says."""
+        known = self._quick.get(_kind(charge))
+        if known is None or charge.price is None:
+            return None
+        meter, before, after, price = known
+        quantity = charge.usage.get(meter)
+        if not isinstance(quantity, int) or quantity < 0:
+            return None
+        if decimal_text(before(quantity)) != charge.amount:
+            return None
+        if (price.key, price.unit_price) == (charge.price.key, charge.price.unit_price):
+            return charge
+        return self._made(charge, after(quantity), price)
 
     def _quote(self, charge: Charge, lines: Sequence[PriceLine]) -> Quote | str:
         """Return what the charge's usage costs by these lines, as one quote, or why it has none."""
@@ -240,6 +281,24 @@ class _Pricing:
         if system not in self._words:
             self._words[system] = words_of(self._book.meters(system))
         return self._words[system]
+
+
+def _kind(charge: Charge) -> object:
+    """Return what the price of charges depends on, but for the numbers in their usage."""
+    place, price = charge.resource, charge.price
+    words = tuple(
+        (name, value if isinstance(value, str) else "") for name, value in charge.usage.items()
+    )
+    paid = None if price is None else (price.key, price.unit_price, price.unit)
+    return (
+        charge.system,
+        place.service,
+        place.region,
+        charge.ended_at[:10],
+        charge.currency,
+        paid,
+        words,
+    )
 
 
 def _reproduces(charge: Charge, quote: Quote, price: Price) -> bool:
