@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 
 from benchmarks import suite
+from benchmarks.bills import ROWS_SET
 from benchmarks.outcome import Outcome, Table, markdown, plain
 
 SHOWN = (
@@ -28,7 +29,10 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[[], *suite.BENCHMARKS], metavar="NAME")
     parser.add_argument("--markdown", action="store_true", help="the README's tables")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and peers")
+    parser.add_argument("--rows", type=int, help="the size of bills' export  [300,000]")
     options = parser.parse_args()
+    if options.rows is not None:
+        os.environ[ROWS_SET] = str(options.rows)
     outcomes: list[Outcome] = []
     with suite.servers():
         for name in options.names or suite.BENCHMARKS:

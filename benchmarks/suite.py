@@ -33,6 +33,7 @@ BENCHMARKS = {
     "startup": "startup",
     "memory": "memory",
     "report": "scale",
+    "bills": "bills",
 }
 
 
