@@ -404,6 +404,15 @@ def test_a_price_is_stale_a_year_after_its_date(as_of: str, last: str, first: st
     assert is_stale(as_of, date.fromisoformat(first))
 
 
+@given(st.dates(date(1991, 1, 1), date(2900, 1, 1)), st.dates(date(1991, 1, 1), date(2900, 1, 1)))
+def test_what_is_stale_stands_before_the_day_a_year_ago(dated: date, day: date) -> None:
+    """`costinsights.report.stale` leaves the others out by their text alone."""
+    before = f"{day.year - 1:04}-{day.month:02}-{day.day:02}"
+    exact_day = dated.isoformat()
+    for as_of in (exact_day, exact_day[:7], exact_day[:4], f"1990-{dated.year:04}"):
+        assert not is_stale(as_of, day) or as_of < before
+
+
 def test_a_date_that_nobody_knows_is_not_stale() -> None:
     assert not is_stale("unknown", date(2026, 11, 23))
     assert advice(["aws.s3.x/y", "capacity:db"]) == (

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _PRICES = """
 SELECT price_key, price_as_of, sum(calls) FROM ({rows})
-WHERE price_as_of IS NOT NULL AND basis <> 'billed'
+WHERE price_as_of < '{before}' AND basis <> 'billed'
 GROUP BY price_key, price_as_of HAVING sum(calls) > 0
 """
 
@@ -40,6 +40,9 @@ def stale(store: Store, period: Period, day: date) -> tuple[Stale, ...]:
     ]
     if not parts:
         return ()
-    found = store.connection.execute(_PRICES.format(rows=" UNION ALL ".join(parts))).fetchall()
+    # What is stale stands before this in the alphabet: files without such a date are not read.
+    before = f"{day.year - 1:04}-{day.month:02}-{day.day:02}"
+    query = _PRICES.format(rows=" UNION ALL ".join(parts), before=before)
+    found = store.connection.execute(query).fetchall()
     lines = [Stale(key, as_of, calls) for key, as_of, calls in found if is_stale(as_of, day)]
     return tuple(sorted(lines, key=lambda line: (-line.calls, line.key)))
