@@ -155,6 +155,8 @@ class Overlay:
                 refusal = said
             else:
                 return _json(start_response, "200 OK", said)
+        if refusal is not None and request.service == "s3":
+            return _xml(start_response, refusal)
         if refusal is not None:
             body = {"__type": refusal.code, "message": refusal.message}
             return _json(start_response, f"{refusal.status} Refused", body, refusal.headers)
@@ -204,6 +206,16 @@ def _json(
     text = json.dumps(body).encode()
     kind = ("Content-Type", "application/x-amz-json-1.1")
     start_response(status, [kind, ("Content-Length", str(len(text))), *headers])
+    return [text]
+
+
+def _xml(start_response: Callable[..., Any], refusal: Refusal) -> Iterable[bytes]:
+    """Refuse as S3 does."""
+    code, message, status, headers = refusal
+    text = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+    kind = ("Content-Type", "application/xml")
+    length = ("Content-Length", str(len(text)))
+    start_response(f"{status} Refused", [kind, length, *headers])
     return [text]
 
 
