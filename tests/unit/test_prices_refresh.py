@@ -436,8 +436,6 @@ def test_a_report_says_what_is_stale(tmp_path: Path) -> None:
     everything, since = Period(), Period(moment(NOON - 10**9))
     assert not list(made(year_later.replace(day=1), everything))
     (said,) = made(year_later, everything)
-    assert (
-        "3 calls are priced by lines more than a year old: capacity:db (as of 2026-11-01)" in said
-    )
+    assert "prices of 3 calls are more than a year old: capacity:db (as of 2026-11-01)" in said
     (said,) = made(year_later, since)
-    assert "Stale: 2 calls" in said
+    assert "Stale: prices of 2 calls" in said

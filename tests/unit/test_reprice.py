@@ -319,10 +319,10 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["reprice", "--since", "2026-11-01", "--ledger", ledger, "--book", path]
     dry = CliRunner().invoke(prices, [*arguments, "--dry-run"])
     assert dry.exit_code == 0, dry.output
-    assert "1 charges would cost something else; 0 the same" in dry.output
+    assert "1 would be another amount, 0 stay the same" in dry.output
     assert "In all +1.000000000000000 USD" in dry.output
     wet = CliRunner().invoke(prices, arguments)
-    assert "1 entries written" in wet.output
+    assert "Entries written: 1." in wet.output
     unknown = CliRunner().invoke(prices, [*arguments[:-1], "2020-01-01+00000000", "--dry-run"])
     assert (unknown.exit_code, "there is no book" in unknown.output) == (2, True)
     shipped = CliRunner().invoke(prices, [*arguments[:-1], SHIPPED.version, "--dry-run"])

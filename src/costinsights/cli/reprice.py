@@ -103,10 +103,8 @@ def _tell(found: Repriced, *, dry_run: bool) -> None:
             table.add_row(*map(Text, words))
         display(table)
     changed = sum(one.charges for one in found.changes)
-    would = "would cost" if dry_run else "cost now"
-    click.echo(
-        f"By book {found.book}, {changed:,} charges {would} something else; {found.same:,} the same."
-    )
+    would = "would be another amount" if dry_run else "are another amount now"
+    click.echo(f"Charges, by book {found.book}: {changed:,} {would}, {found.same:,} stay the same.")
     for currency in dict.fromkeys(one.currency for one in found.changes):
         total = sum(
             (one.difference for one in found.changes if one.currency == currency), Decimal(0)
@@ -115,4 +113,4 @@ def _tell(found: Repriced, *, dry_run: bool) -> None:
     for why, number in sorted(found.left.items(), key=lambda item: -item[1]):
         click.echo(f"Left as they are: {number:,}: {why}.")
     if not dry_run:
-        click.echo(f"{found.written:,} entries written.")
+        click.echo(f"Entries written: {found.written:,}.")

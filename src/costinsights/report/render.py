@@ -254,7 +254,7 @@ def _stale(report: Report) -> list[str]:
     more = len(report.stale) - _MOST_STALE
     rest = f" and {more} more" if more > 0 else ""
     said = (
-        f"Stale: {count(calls)} calls are priced by lines more than a year old: {visible(named)}"
+        f"Stale: prices of {count(calls)} calls are more than a year old: {visible(named)}"
         f"{rest}. Newer ones: {advice(line.key for line in report.stale)}."
     )
     return [said]
