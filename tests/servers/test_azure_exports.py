@@ -459,8 +459,8 @@ def test_a_file_that_is_cut_off(container: Container, ledger: str) -> None:
 class Raced(AzureExportsPuller):
     """Azure writes the export again while it is being read."""
 
-    def _count(self, into: Any, source: str, file: Any, blob: Any) -> None:
-        super()._count(into, source, file, blob)
+    def _count(self, into: Any, file: Any, blob: Any) -> None:
+        super()._count(into, file, blob)
         for path in Path(self.options.url).rglob("manifest.json"):
             os.utime(path, ns=(1, 1))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl
 
-import duckdb
 import pytest
 from azure.core.rest import HttpRequest
 
@@ -129,26 +128,6 @@ def test_what_a_meter_counts(subcategory: str, meter: str, kind: str, tier: str 
     assert storage.usage_kind("", subcategory, meter) == kind
     assert storage.storage_class(subcategory, meter) == tier
     assert kind in USAGE_KINDS
-
-
-def test_it_is_the_same_in_sql() -> None:
-    connection = duckdb.connect(":memory:")
-    rows = [("Storage", *row[:2]) for row in METERS]
-    rows += [("Virtual Machines", "Dsv3", "D4s v3"), ("BANDWIDTH", "", "Data Transfer Out")]
-    connection.execute("CREATE TABLE meters (c VARCHAR, s VARCHAR, m VARCHAR)")
-    connection.executemany("INSERT INTO meters VALUES (?, ?, ?)", rows)
-    kind = storage.usage_kind_sql("c", "s", "m")
-    tier = storage.storage_class_sql("s", "m")
-    found = connection.execute(f"SELECT c, s, m, {kind}, {tier} FROM meters").fetchall()
-    assert found == [
-        (*row, storage.usage_kind(*row), storage.storage_class(*row[1:])) for row in rows
-    ]
-    [nothing] = connection.execute(
-        f"SELECT {storage.usage_kind_sql('NULL', 'NULL', 'NULL')}, "
-        f"{storage.storage_class_sql('NULL::VARCHAR', 'NULL::VARCHAR')}"
-    ).fetchall()
-    assert nothing == (None, None)
-    connection.close()
 
 
 def test_the_meters_of_other_services_have_no_kind() -> None:

@@ -28,7 +28,7 @@ import msgspec
 from costinsights.asking import pages, patiently
 from costinsights.billing import azure_classic, focus_files
 from costinsights.billing.azure_classic import ACTUAL, AMORTIZED, USAGE
-from costinsights.billing.focus_files import File
+from costinsights.billing.focus_files import File, Group
 from costinsights.billing.puller import (
     DAY,
     Plan,
@@ -40,6 +40,7 @@ from costinsights.billing.puller import (
 )
 from costinsights.ledger.columns import quoted
 from costinsights.ledger.live import literal
+from costinsights.ledger.store import unglobbed
 from costinsights.systems import azure_storage as storage
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ _EXPORT = re.compile(r"/providers/microsoft\.costmanagement/exports/", re.IGNORE
 _PATH_STYLE = re.compile(r"localhost|[\d.]+|\[.*\]")
 _PERIOD_END = "date_trunc('day', BillingPeriodEnd + INTERVAL 1 SECOND) AS BillingPeriodEnd"
 """Some exports end a period at 23:59:59.999. [microsoft/finops-toolkit, docs-mslearn/focus/conformance]"""
+_NO_METERS = "(NULL::VARCHAR, NULL::VARCHAR, NULL::VARCHAR, NULL::VARCHAR, NULL::VARCHAR)"
 _NAMES = ("Storage", "Storage Accounts", "Azure Storage")
 """What FOCUS exports and meters call storage."""
 
@@ -315,17 +317,17 @@ class AzureExportsPuller(Puller):
                 "reservations and savings plans is not in the bill"
             )
         for run in runs:
-            files = [self._fetch(run, blob, into.scratch) for blob in run.blobs]
-            for file, blob in zip(files, run.blobs, strict=True):
+            for blob in run.blobs:
+                file = self._staged(into, self._fetch(run, blob, into.scratch))
+                self._count(into, file, blob)
                 if run.kind == FOCUS:
-                    self._focus(slice, into, file, blob)
+                    self._focus(slice, into, file)
                 else:
-                    self._classic(slice, into, run, file, blob, purchases=both)
-            if self._at.now(run.manifest) != run.manifest:
-                raise PullError(f"{slice.told()} has changed while it was read: pull it again")
-            for file in files:
+                    self._classic(slice, into, run, file, purchases=both)
                 if file.path.startswith(into.scratch):
                     os.unlink(file.path)
+            if self._at.now(run.manifest) != run.manifest:
+                raise PullError(f"{slice.told()} has changed while it was read: pull it again")
 
     def _fetch(self, run: _Run, blob: _Blob, scratch: str) -> File:
         entry = self._at.find(run.manifest, blob.blob_name.strip())
@@ -335,77 +337,134 @@ class AzureExportsPuller(Puller):
             )
         return File(self._at.fetch(entry, scratch), entry.name)
 
-    def _focus(self, slice_: Slice, into: Loading, file: File, blob: _Blob) -> None:
-        for group in focus_files.grouped([file], provider=self.provider):
-            selected = focus_files.query(into.connection, group)
-            self._count(into, f"({selected})", file, blob)
-            names = {name.lower(): quoted(name) for name in group.names}
-
-            def of(*wanted: str, names: Mapping[str, str] = names) -> str:
-                there = [names[name] for name in wanted if name in names]
-                return f"coalesce({', '.join(there)})" if there else "CAST(NULL AS VARCHAR)"
-
-            category, meter = of("x_skumetercategory"), of("skumeter", "x_skumetername")
-            below, resource = of("x_skumetersubcategory"), of("resourceid")
-            kept = f"{category} IN ('{storage.STORAGE}', '{storage.BANDWIDTH}')"
-            more = {
-                "x_UsageType": meter,
-                "x_UsageKind": storage.usage_kind_sql(category, below, meter),
-                "x_StorageClass": (
-                    f"CASE WHEN {kept} THEN {storage.storage_class_sql(below, meter)} END"
-                ),
-                "x_System": (
-                    f"CASE WHEN contains(lower({resource}), {literal(storage.ACCOUNTS)}) "
-                    f"AND {kept} THEN {literal(storage.SYSTEM)} END"
-                ),
-            }
-            further = "".join(
-                f", {value} AS {quoted(name)}"
-                for name, value in more.items()
-                if name.lower() not in names
-            )
-            try:
-                into.select(
-                    f"SELECT * REPLACE ({_PERIOD_END}){further} FROM ({selected}) "
-                    f"WHERE {self._where(slice_, category, resource)}"
-                )
-            except PullError as error:
-                focus_files.explain(group)
-                raise PullError(f"{file.told}: {error}") from None
-
-    def _classic(
-        self, slice_: Slice, into: Loading, run: _Run, file: File, blob: _Blob, *, purchases: bool
-    ) -> None:
-        source, have = azure_classic.source(file)
-        self._count(into, source, file, blob)
-        selected = azure_classic.rows(file, source, have, run.kind)
-        if purchases and run.kind == ACTUAL:
-            selected = azure_classic.purchases(selected)
+    def _staged(self, into: Loading, file: File) -> File:
+        """Return a file as Parquet: CSV is parsed once, and not once for each look at it."""
         try:
-            into.select(
-                f"SELECT * FROM ({selected}) "
-                f"WHERE {self._where(slice_, 'x_SkuMeterCategory', 'ResourceId')}"
-            )
-        except PullError as error:
-            raise PullError(f"{file.told}: {error}") from None
+            form, header = focus_files.header_of(file.path)
+        except focus_files.UNREADABLE as error:
+            raise PullError(f"{file.told} cannot be read: {type(error).__name__}") from None
+        if form == "parquet":
+            return file
+        if len({name.lower() for name in header}) != len(header):
+            raise PullError(f"{file.told}: a column comes twice")
+        path = os.path.join(into.scratch, f"{os.path.basename(file.path)[-100:]}.parquet")
+        source = focus_files.source(Group(form, header, (file,)))
+        self._execute(
+            into,
+            file,
+            f"COPY (SELECT * FROM {source}) TO {literal(path)} (FORMAT parquet, COMPRESSION snappy)",
+        )
+        if file.path.startswith(into.scratch):
+            os.unlink(file.path)
+        return File(path, file.told)
 
-    def _count(self, into: Loading, source: str, file: File, blob: _Blob) -> None:
+    def _count(self, into: Loading, file: File, blob: _Blob) -> None:
         """Hold the number of rows against the manifest's.
 
         Raises:
             PullError: it is another.
         """
-        if blob.data_row_count is None:
-            return
-        try:
-            found = into.connection.execute(f"SELECT count(*) FROM {source}").fetchone()
-        except focus_files.duckdb_error() as error:
-            raise PullError(f"{file.told}: {focus_files.first_line(error)}") from None
-        rows = int(found[0]) if found else 0
-        if rows != blob.data_row_count:
+        path = literal(unglobbed(file.path))
+        [(rows,)] = self._execute(into, file, f"SELECT count(*) FROM read_parquet([{path}])")
+        if blob.data_row_count not in (None, rows):
             raise PullError(
                 f"{file.told} has {rows:,} rows, and its manifest says {blob.data_row_count:,}"
             )
+
+    def _focus(self, slice_: Slice, into: Loading, file: File) -> None:
+        for group in focus_files.grouped([file], provider=self.provider):
+            selected = focus_files.query(into.connection, group)
+            names = {name.lower(): quoted(name) for name in group.names}
+            category, below, meter, resource = (
+                names.get(name, "CAST(NULL AS VARCHAR)")
+                for name in (
+                    "x_skumetercategory",
+                    "x_skumetersubcategory",
+                    "skumeter" if "skumeter" in names else "x_skumetername",
+                    "resourceid",
+                )
+            )
+            try:
+                self._select(
+                    slice_,
+                    into,
+                    file,
+                    f"SELECT * REPLACE ({_PERIOD_END}), {meter} AS x_UsageType FROM ({selected})",
+                    (category, below, meter, resource),
+                )
+            except PullError:
+                focus_files.explain(group)
+                raise
+
+    def _classic(
+        self, slice_: Slice, into: Loading, run: _Run, file: File, *, purchases: bool
+    ) -> None:
+        source, have = azure_classic.source(file)
+        selected = azure_classic.rows(file, source, have, run.kind)
+        if purchases and run.kind == ACTUAL:
+            selected = azure_classic.purchases(selected)
+        category, below, meter, resource = (
+            column if name in have else "CAST(NULL AS VARCHAR)"
+            for name, column in (
+                ("metercategory", "x_SkuMeterCategory"),
+                ("metersubcategory", "x_SkuMeterSubcategory"),
+                ("metername", "SkuMeter"),
+                ("resourceid", "ResourceId"),
+            )
+        )
+        self._select(slice_, into, file, selected, (category, below, meter, resource))
+
+    def _select(
+        self,
+        slice_: Slice,
+        into: Loading,
+        file: File,
+        query: str,
+        columns: tuple[str, str, str, str],
+    ) -> None:
+        """Hand over rows, with what their meters count.
+
+        `columns` are the meter's category, subcategory and name, and the resource.
+        """
+        category, below, meter, resource = columns
+        both = ", ".join(literal(name) for name in (storage.STORAGE, storage.BANDWIDTH))
+        found = self._execute(
+            into,
+            file,
+            f"SELECT DISTINCT {category}, {below}, {meter} FROM ({query}) "
+            f"WHERE {category} IN ({both}) AND {meter} IS NOT NULL",
+        )
+        kinds = [
+            (
+                one,
+                two,
+                three,
+                storage.usage_kind(one, two or "", three),
+                storage.storage_class(two or "", three),
+            )
+            for one, two, three in found
+        ]
+        values = ", ".join(f"({', '.join(map(_word, row))})" for row in kinds) or _NO_METERS
+        system = (
+            f"CASE WHEN contains(lower({resource}), {literal(storage.ACCOUNTS)}) AND {category} "
+            f"IN ({both}) THEN {literal(storage.SYSTEM)} END"
+        )
+        try:
+            into.select(
+                "SELECT f.* EXCLUDE (c, b, m, system), k.kind AS x_UsageKind, k.class AS x_StorageClass, "
+                f"f.system AS x_System FROM (SELECT *, {category} AS c, {below} AS b, {meter} AS m, "
+                f"{system} AS system FROM ({query}) WHERE {self._where(slice_, category, resource)}) f "
+                f"LEFT JOIN (VALUES {values}) k(c, b, m, kind, class) ON f.c = k.c AND f.m = k.m "
+                "AND f.b IS NOT DISTINCT FROM k.b"
+            )
+        except PullError as error:
+            raise PullError(f"{file.told}: {error}") from None
+
+    def _execute(self, into: Loading, file: File, query: str) -> list[tuple[Any, ...]]:
+        try:
+            return into.connection.execute(query).fetchall()
+        except focus_files.duckdb_error() as error:
+            raise PullError(f"{file.told}: {focus_files.first_line(error)}") from None
 
     def _where(self, slice_: Slice, category: str, resource: str) -> str:
         """Return the condition that a row is of this month, and wanted."""
@@ -442,6 +501,10 @@ def _choose(runs: Sequence[_Run], month: datetime) -> tuple[_Run, ...]:
     if AMORTIZED in best:
         return tuple(best[kind] for kind in (AMORTIZED, ACTUAL) if kind in best)
     return tuple(best[kind] for kind in (ACTUAL, USAGE) if kind in best)[:1]
+
+
+def _word(value: str | None) -> str:
+    return "NULL" if value is None else literal(value)
 
 
 def _moment(text: str) -> datetime | None:

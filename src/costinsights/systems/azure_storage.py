@@ -348,35 +348,6 @@ def usage_kind(category: str, subcategory: str, meter: str) -> str | None:
     return "other"
 
 
-def usage_kind_sql(category: str, subcategory: str, meter: str) -> str:
-    """Return what `usage_kind` says as an expression of SQL, for columns that may be NULL."""
-    names = ", ".join(f"'{name.lower()}'" for name in (STORAGE, BANDWIDTH))
-    below = f"lower(coalesce({subcategory}, ''))"
-    cases: list[str] = []
-    for text in (f"lower(coalesce({meter}, ''))", below):
-        for kind, parts in _KINDS:
-            found = " OR ".join(f"contains({text}, '{part}')" for part in parts)
-            then = f"'{kind}'"
-            if kind == "transfer_internet":
-                then = f"CASE WHEN contains({below}, 'inter-region') THEN 'transfer_region' ELSE {then} END"
-            cases.append(f"WHEN {found} THEN {then}")
-    return (
-        f"CASE WHEN lower(coalesce({category}, '-')) NOT IN ({names}) THEN NULL "
-        f"{' '.join(cases)} ELSE 'other' END"
-    )
-
-
-def storage_class_sql(subcategory: str, meter: str) -> str:
-    """Return what `storage_class` says as an expression of SQL, for columns that may be NULL."""
-    disks = f"nullif(regexp_extract({subcategory}, '^{_DISKS.pattern}', 1, 'i'), '')"
-    tiers = [
-        f"nullif(lower(regexp_extract({text}, '{_TIER.pattern}', 1, 'i')), '')"
-        for text in (meter, subcategory)
-    ]
-    tier = f"coalesce({', '.join(tiers)})"
-    return f"coalesce({disks}, upper({tier}[1]) || {tier}[2:])"
-
-
 def storage_class(subcategory: str, meter: str) -> str | None:
     """Return the access tier of a meter as Azure writes it (``Hot``), or which disks; None: neither.
 
