@@ -113,13 +113,16 @@ def total(ledger: Path) -> Decimal:
 
 def hours(server: BillingServer, table: str = TABLE, *, days: int = 2, each: int = 10) -> Decimal:
     """Bill some hours of the first days of the month, and return the sum."""
-    found = Decimal(0)
-    for day in range(days):
-        for hour in range(each):
-            cost = 0.1 + hour / 1000
-            server.bill(table, line(FIRST + day * DAY + hour * HOUR, cost=cost))
-            found += Decimal(repr(cost))
-    return found
+    costs = [0.1 + hour / 1000 for hour in range(each)]
+    server.bill(
+        table,
+        *(
+            line(FIRST + day * DAY + hour * HOUR, cost=cost)
+            for day in range(days)
+            for hour, cost in enumerate(costs)
+        ),
+    )
+    return days * sum((Decimal(repr(cost)) for cost in costs), Decimal(0))
 
 
 # --- what is in it -------------------------------------------------------------------------------

@@ -41,9 +41,7 @@ from costinsights.billing.puller import (
     PullError,
     Slice,
     days,
-    end_of_month,
     midnight,
-    start_of_month,
 )
 from costinsights.billing.services import DATABRICKS
 from costinsights.records import Resource
@@ -62,7 +60,7 @@ from costinsights.troubles import kind_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from costinsights.billing.puller import Loading, Row, State
+    from costinsights.billing.puller import Loading, Row
 
     Cells = list[str | None]
 
@@ -165,6 +163,7 @@ GRANT SELECT ON TABLE system.billing.list_prices TO `billing`;
             PullError: one is missing or wrong.
         """
         super().__init__(options)
+        self.restated = timedelta(days=self.options.final_after_days)  # type: ignore[misc]  # an option says otherwise
         if self.options.prices and not self.options.currency:
             raise PullError(f'[pull."{self.system}"]: prices are in a currency: say which one')
         self.place = (Resource(namespace=self.options.warehouse), {})
@@ -251,18 +250,6 @@ GRANT SELECT ON TABLE system.billing.list_prices TO `billing`;
                 f"{self.system}: {slice.told()}: {came:,} records came of {expected:,}: the next "
                 "run reads them again"
             )
-
-    def state(self, slice: Slice, now: datetime) -> State:  # noqa: A002
-        """Return how sure a day is; a month is final some days after its end."""
-        after = timedelta(days=self.options.final_after_days)
-        if now >= end_of_month(slice.end - timedelta(microseconds=1)) + after:
-            return "final"
-        return "provisional" if slice.end > midnight(now) - DAY else "open"
-
-    def window(self, now: datetime) -> tuple[datetime, datetime]:
-        """Return what may still change."""
-        back = timedelta(days=max(1, self.options.final_after_days))
-        return start_of_month(midnight(now) - back), midnight(now)
 
     # -- days and prices ------------------------------------------------------------------------
 

@@ -41,7 +41,6 @@ from costinsights.billing.puller import (
     PullError,
     Slice,
     days,
-    end_of_month,
     midnight,
     start_of_month,
 )
@@ -52,7 +51,7 @@ from costinsights.vendor import VendorError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from costinsights.billing.puller import Loading, Row, State
+    from costinsights.billing.puller import Loading, Row
 
 HOST = "bigquery.googleapis.com"
 LOOK_BACK = timedelta(days=40)
@@ -93,6 +92,7 @@ class BillingExportPuller(Puller):
     configured_by = "tables"
     restated = timedelta(days=10)
     granularities = ("hourly", "daily")
+    by_resource = "in the detailed and the FOCUS export"
     grants = (
         "bq query --nouse_legacy_sql 'GRANT `roles/bigquery.dataViewer` ON TABLE `TABLE` TO "
         '"serviceAccount:ACCOUNT"\'\n'
@@ -115,6 +115,7 @@ class BillingExportPuller(Puller):
             PullError: an option is missing or wrong, or one bill would be read twice.
         """
         super().__init__(options)
+        self.restated = timedelta(days=self.options.final_after_days)  # type: ignore[misc]  # an option says otherwise
         self._check()
         self._given = dict(options or {})
         self._parent = parent
@@ -274,16 +275,9 @@ class BillingExportPuller(Puller):
             into.restart()
             raise
 
-    def state(self, slice: Slice, now: datetime) -> State:  # noqa: A002
-        """Return how sure a day is; a month is final some days after its end."""
-        after = timedelta(days=self.options.final_after_days)
-        if now >= end_of_month(slice.end - timedelta(microseconds=1)) + after:
-            return "final"
-        return "provisional" if slice.end > midnight(now) - DAY else "open"
-
     def window(self, now: datetime) -> tuple[datetime, datetime]:
         """Return what is looked at without ``--start``: also days that are final, for changes."""
-        back = max(LOOK_BACK, timedelta(days=self.options.final_after_days))
+        back = max(LOOK_BACK, self.restated + DAY)
         return start_of_month(midnight(now) - back), midnight(now)
 
     def denied(self, what: str) -> VendorError:
