@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from decimal import Decimal
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -21,7 +22,9 @@ from tests.focus_rows import as_csv, as_parquet, november, row
 from tests.focus_validator import NOT_INVOICED, PARTLY_INVOICED, failures, installed
 from tests.processes import Unavailable
 from tests.pullers import NOW
+from tests.servers import azurite_server as azurite
 from tests.servers.aws_server import REGION, aws_server
+from tests.servers.gcs_server import gcs_server
 from tests.servers.s3_pages import S3Pages, Trouble, s3_pages
 
 if TYPE_CHECKING:
@@ -263,3 +266,60 @@ def test_what_was_fetched_is_gone_in_the_end(
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     run(ledger, store.url)
     assert os.listdir(scratch) == []
+
+
+# -- the other clouds -----------------------------------------------------------------------------
+
+
+def test_files_in_cloud_storage(
+    ledger: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        with gcs_server() as proxy:
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.url)
+            monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "acme")
+            storage: Any = import_module("google.cloud.storage")
+            bucket = storage.Client().create_bucket(BUCKET)
+            for key, data in files(tmp_path).items():
+                bucket.blob(key).upload_from_string(data)
+            proxy.seen.clear()
+            _pulled_twice(ledger, f"gs://{BUCKET}/focus")
+            assert {request.method for request in proxy.seen} == {"GET"}
+    except Unavailable as reason:
+        unavailable("fake-gcs-server", reason)
+
+
+def test_files_in_azure(ledger: str, tmp_path: Path) -> None:
+    try:
+        with azurite.azurite_server() as proxy:
+            connection = (
+                f"DefaultEndpointsProtocol=http;AccountName={azurite.ACCOUNT};"
+                f"AccountKey={azurite.KEY};BlobEndpoint={proxy.url}/{azurite.ACCOUNT};"
+            )
+            blob: Any = import_module("azure.storage.blob")
+            container = blob.BlobServiceClient.from_connection_string(connection)
+            container = container.create_container(BUCKET)
+            for key, data in files(tmp_path).items():
+                container.upload_blob(key, data)
+            proxy.seen.clear()
+            options = {"pull": {"focus": {"connection_string": connection}}}
+            _pulled_twice(ledger, f"az://{BUCKET}/focus", config=options)
+            assert {request.method for request in proxy.seen} == {"GET"}
+            assert "account_url" in pull("focus", path="az://x/y", ledger=ledger, now=NOW).failed
+    except Unavailable as reason:
+        unavailable("Azurite", reason)
+
+
+def files(place: Path) -> dict[str, bytes]:
+    """Two files of a folder, and one that is beside it."""
+    october = as_csv(place / "a.csv.gz", [row(), row()]).read_bytes()
+    november_ = as_parquet(place / "b.parquet", [november()]).read_bytes()
+    return {OCTOBER: october, NOVEMBER: november_, "focus-old/a.csv.gz": october}
+
+
+def _pulled_twice(ledger: str, path: str, **more: Any) -> None:
+    report = pull("focus", path=path, ledger=ledger, now=NOW, restate=True, **more)
+    assert (report.failed, report.slices, report.rows) == ("", 2, 3)
+    assert billed(ledger) == [(3, Decimal("4.5"))]
+    report = pull("focus", path=path, ledger=ledger, now=NOW, restate=True, **more)
+    assert (report.unchanged, report.published, report.requests) == (2, 0, 1)

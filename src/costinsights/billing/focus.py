@@ -92,7 +92,7 @@ class FOCUSPuller(Puller):
     grants = (
         "s3:ListBucket and s3:GetObject; storage.objects.list and .get; Storage Blob Data Reader"
     )
-    verified = "real files: FOCUS 1.0 sample data; emulator: moto 5 (s3://)"
+    verified = "real files: FOCUS 1.0 sample data; emulators: moto 5, fake-gcs-server, Azurite"
     dependencies = "costinsights[cli]"
     Options = FOCUSOptions
     options: FOCUSOptions
