@@ -434,6 +434,26 @@ def test_gcsfs(bucket: Any, ledger: Path, server: Proxy, tmp_path: Path) -> None
     assert all(charge.amount is not None for charge in found)
 
 
+def test_a_batch_of_gcsfs_counts_what_is_in_it(
+    ledger: Path, server: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes none where it knows of an emulator; the proxy answers this one."""
+    said = b"".join(
+        b"--there\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 %d Said\r\n\r\n\r\n" % status
+        for status in (204, 204, 404)
+    )
+    kind = ("Content-Type", "multipart/mixed; boundary=there")
+    server.fail("POST", "/batch/storage/v1", Fault(200, (kind,), said + b"--there--"))
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    fs = files(server)
+    sync = import_module("fsspec.asyn").sync
+    sync(fs.loop, fs._rm_files, ["lake/a", "lake/b c", "lake/d"])
+    assert [one.path for one in server.seen] == ["/batch/storage/v1"]
+    found = counted(ledger)
+    assert requests(found) == {"delete_operations": 2}
+    assert (total(found, "errors"), total(found, "sent_bytes")) == (1, len(server.seen[0].body))
+
+
 def test_gcsfs_tries_again(bucket: Any, ledger: Path, server: Proxy) -> None:
     bucket.blob("a").upload_from_string(b"xyz")
     server.clear()

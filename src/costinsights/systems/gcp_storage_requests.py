@@ -77,7 +77,9 @@ def called(method: str, path: str, query: Mapping[str, str]) -> Called | None:
     """Return what a request is; None for one that is none of Cloud Storage's."""
     before, found, rest = path.partition("/storage/v1/")
     if found:
-        parts = [unquote(part) for part in rest.strip("/").split("/")]
+        parts = rest.strip("/").split("/")
+        if len(parts) > 1 and "%" in parts[1]:
+            parts[1] = unquote(parts[1])
         if before.endswith("/upload") and len(parts) > 2 and parts[0] == "b":
             return _upload(method, parts[1], query)
         if before.endswith("/batch"):
@@ -131,7 +133,7 @@ def _json(method: str, parts: list[str], *, media: bool) -> Called | None:
         about = number == 4 or verb == "insert"
         return Called(f"objects.{verb}", bucket, about, media and verb == "get")
     if parts[4] in ("rewriteTo", "copyTo") and number > 6:
-        bucket = parts[6]
+        bucket = unquote(parts[6])
     return _below("objects", bucket, method, parts[4:], of_object=True)
 
 
