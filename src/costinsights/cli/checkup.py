@@ -146,6 +146,8 @@ class LedgerState(msgspec.Struct, kw_only=True):
     bytes: int = 0
     live_segments: int = 0
     ended_segments: int = 0
+    left_tallies: int = 0
+    """Tally files of processes that have died: they count, and `compact` makes segments of them."""
     compacted_files: int = 0
     entries: int | None = None
     charges: int | None = None
@@ -522,6 +524,7 @@ def _address(text: str) -> str:
 
 
 def _ledger(path: str, progress: Callable[[int, int], None] | None) -> LedgerState:
+    from costinsights.ledger import tallies
     from costinsights.ledger.reader import is_live, segments
     from costinsights.ledger.writer import prepare
 
@@ -537,6 +540,7 @@ def _ledger(path: str, progress: Callable[[int, int], None] | None) -> LedgerSta
                 state.live_segments += 1
             else:
                 state.ended_segments += 1
+        state.left_tallies = sum(1 for _ in tallies.dead(path))
         _count(state, progress)
     except Exception as error:  # noqa: BLE001  whatever is wrong with it is to be said
         state.problem = str(error) or type(error).__name__

@@ -216,6 +216,9 @@ def _ledger(ledger: LedgerState, columns: int) -> Iterator[Line]:
             f"{ledger.compacted_files} compacted files"
         ),
     ]
+    if ledger.left_tallies:
+        left = f"tallies that programs have left which were killed: {ledger.left_tallies}"
+        yield from _wrapped(_OFF, f"{left}; costinsights ledger compact tidies up", columns)
     for reason, number in sorted(ledger.lost.items()):
         yield [_BAD, Piece(f"{count(number)} entries were lost: {reason}")]
     if ledger.torn:
