@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from decimal import Decimal
 from importlib import import_module
@@ -305,6 +306,31 @@ def test_a_hook_of_the_programs_is_called_as_before(
     container.upload_blob("a", b"x", raw_response_hook=hook)
     assert heard == [201]
     agrees(counted(ledger), server)
+
+
+def test_in_many_threads_nothing_is_lost(container: Any, ledger: Path, server: Proxy) -> None:
+    def work(number: int) -> None:
+        container.upload_blob(str(number), b"x" * number)
+        assert container.download_blob(str(number)).readall() == b"x" * number
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(1, 61)))
+    found = counted(ledger)
+    assert requests(found) == {"write_operations": 60, "read_operations": 60}
+    agrees(found, server)
+
+
+def test_requests_are_what_they_were(container: Any, tmp_path: Path, server: Proxy) -> None:
+    def sent() -> list[tuple[str, str, set[str]]]:
+        server.seen.clear()
+        container.upload_blob("a", b"x", overwrite=True)
+        container.download_blob("a").readall()
+        list(container.list_blobs())
+        return [(one.method, one.path, set(one.headers)) for one in server.seen]
+
+    before = sent()
+    with instrumented(tmp_path / "ledger", BLOB, LAKE):
+        assert sent() == before
 
 
 def test_aio_and_cancellation(container: Any, ledger: Path, server: Proxy) -> None:
