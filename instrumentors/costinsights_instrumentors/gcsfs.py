@@ -44,7 +44,7 @@ class GCSFSInstrumentor(StorageInstrumentor):
     name = "gcsfs"
     system = "gcp.storage"
     driver = "gcsfs"
-    supports = ("2023.1", "2028")
+    supports = ("2024.2", "2028")
     hooks = (Hook(REQUEST, "async"), Hook(READ, "async"))
     meters = (*METERS.values(), *FIGURES)
     verified = "emulator: fake-gcs-server"
