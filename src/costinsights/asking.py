@@ -34,7 +34,7 @@ ATTEMPTS = 8
 """How often one request is tried, throttled or with errors that pass: for a minute or two."""
 MOST_PAGES = 10_000
 """Of a list that has to be whole: more than any real one has, and fewer than for ever."""
-LATER = "What was read is settled, and the next run goes on"
+LATER = "What was read is kept, and the next run goes on"
 sleep: Sleep = time.sleep
 
 

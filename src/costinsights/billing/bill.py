@@ -4,7 +4,7 @@
         bill.connection.execute("SELECT x_UsageKind, sum(BilledCost) FROM bill GROUP BY 1")
 
 The same money may have been pulled twice: a bucket's lines from Cost Explorer, and all of S3 in an
-export. Of two sources that have lines of one service on one account's day, that counts which has
+export. Of two sources that have lines of one system on one account's day, that counts which has
 more of it: an export before an API, everything before a part. Within one source a slice stands
 once, because it replaces itself.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from costinsights.billing.slices import Manifest, Published
 
 ATTEMPTS = 5
-_SAME_MONEY = "ProviderName, BillingAccountId, ServiceName, CAST(ChargePeriodStart AS DATE)"
+_SAME_MONEY = "ProviderName, BillingAccountId, x_System, CAST(ChargePeriodStart AS DATE)"
 
 
 class Bill:
