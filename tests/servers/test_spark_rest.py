@@ -208,6 +208,6 @@ def test_a_server_that_stumbles_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
         pass
     history = SparkHistory({"url": url})
     history.everything = True
-    with pytest.raises(HistoryError, match="What was read is settled"):
+    with pytest.raises(HistoryError, match="What was read is kept"):
         list(history.read(SINCE, SINCE + timedelta(hours=1)))
     assert len(waited) == asking.ATTEMPTS - 1
