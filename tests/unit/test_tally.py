@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import sys
 from decimal import Decimal
 from operator import add
+from threading import Thread
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import costinsights
 from costinsights import runtime
+from costinsights.ledger import tallies
 from costinsights.ledger.reader import read_ledger
-from costinsights.storage import Hook, Kind, StorageCall, StorageInstrumentor
+from costinsights.ledger.store import open_store
+from costinsights.pricing import PriceBook
+from costinsights.pricing.adding import Adding, Priced
+from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -134,3 +144,158 @@ def test_calls_are_added_up_by_kind_and_attribution(client: Any, tmp_path: Path)
     assert one.usage["storage_class"] == "STANDARD"
     assert one.usage["transfer"] == "unknown"
     assert one.price is not None
+
+
+def test_awaited_calls_and_scopes(client: Any, tmp_path: Path) -> None:
+    """What a scope has cost is known at once, to the last digit, also of calls that are awaited."""
+
+    async def ask(count: int) -> None:
+        for _ in range(count):
+            await client.ask("put", "raw", 1)
+
+    with costinsights.attribute(asset="outer") as outer:
+        asyncio.run(ask(3))
+        with costinsights.attribute(job="inner") as inner:
+            client.request("put", "raw", 1)
+            assert inner.cost().amount == Decimal("0.000005")
+        assert (outer.cost().amount, outer.cost().calls) == (Decimal("0.00002"), 4)
+    costinsights.flush()
+    assert sums(read_ledger(str(tmp_path / "ledger")))["PUT", "raw", "outer"][0] == 4
+
+
+def test_a_second_is_an_entry(client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = [0]
+    monkeypatch.setattr("costinsights.tally.perf_counter_ns", lambda: moment[0])
+    ids: set[str] = set()
+    for number in range(10):
+        moment[0] = number * 250_000_000
+        client.request("put", "raw", 1)
+        ids |= {charge.charge_id for charge in read_ledger(str(tmp_path / "ledger"))}
+    # 0 to 0.75, 1 to 1.75, 2 to 2.25; more where our own thread has looked in between.
+    assert len(ids) >= 3
+    assert sums(latest(tmp_path))["PUT", "raw", None][:3] == (10, 10, 10)
+
+
+def test_in_threads(client: Any, tmp_path: Path) -> None:
+    def work(asset: str) -> None:
+        with costinsights.attribute(asset=asset):
+            for size in range(500):
+                client.request("put", "raw", size)
+
+    threads = [Thread(target=work, args=(f"asset-{number % 2}",)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    costinsights.flush()
+    found = sums(latest(tmp_path))
+    for asset in ("asset-0", "asset-1"):
+        assert found["PUT", "raw", asset] == (
+            *(1500, 1500, 3 * sum(range(500)), 0, 0),
+            1500 * Decimal("0.000005"),
+        )
+
+
+def latest(tmp_path: Path) -> list[Charge]:
+    """Return each charge once."""
+    found = {charge.charge_id: charge for charge in read_ledger(str(tmp_path / "ledger"))}
+    return list(found.values())
+
+
+def test_while_the_tally_cannot_be_written_calls_go_to_the_ledger_at_once(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "tallies").write_text("no folder")
+    for _ in range(3):
+        client.request("put", "raw", 1)
+    entries = list(read_ledger(str(tmp_path / "ledger")))
+    assert sums(entries)["PUT", "raw", None][:3] == (3, 3, 3)
+    assert len(entries) == 3
+
+
+def test_while_the_disk_takes_nothing_sums_grow_in_memory(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.request("get", "raw", 1)
+    costinsights.flush()
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        patch.setattr(os, "write", full)
+        for _ in range(10_000):  # more than the writer would keep
+            client.request("put", "raw", 1)
+    monkeypatch.setattr("costinsights.ledger.writer.RETRY_NS", 0)
+    writer = runtime.active().recorder().writer  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]  it is switched on
+    writer._retry_at = 0  # pyright: ignore[reportPrivateUsage]  a second later
+    costinsights.uninstrument()
+    assert sums(latest(tmp_path))["PUT", "raw", None][:3] == (10_000, 10_000, 10_000)
+    assert not writer.dropped
+
+
+def test_a_tally_that_is_deleted_loses_nothing(client: Any, tmp_path: Path) -> None:
+    client.request("put", "raw", 1)
+    for path in (tmp_path / "ledger" / "tallies").iterdir():
+        path.unlink()
+    client.request("put", "raw", 1)
+    costinsights.flush()
+    client.request("put", "raw", 1)
+    costinsights.uninstrument()
+    assert sums(latest(tmp_path))["PUT", "raw", None][0] == 3
+
+
+def test_an_entry_that_is_too_long_for_a_slot(client: Any, tmp_path: Path) -> None:
+    """It goes to the ledger at once."""
+    name = "x" * 2000
+    kind = Kind("aws.s3", "tier1_requests", "PUT", "raw", "us-east-1", words=(("word", name),))
+    for _ in range(3):
+        adder = counting(client).adder(kind)
+        assert adder is not None
+        adder.add(requests=1, sent=5)
+    entries = list(read_ledger(str(tmp_path / "ledger")))
+    assert [entry.usage["sent_bytes"] for entry in entries] == [5, 5, 5]
+    assert {entry.usage["word"] for entry in entries} == {name}
+
+
+def counting(client: Any) -> Counting:
+    """Return what counts the calls of a client that is recorded."""
+    found: object = client.request.__func__.__costinsights__.recorder
+    assert isinstance(found, Counting)
+    return found
+
+
+def test_reading_what_is_left_changes_nothing(client: Any, tmp_path: Path) -> None:
+    client.request("put", "raw", 1)
+    ledger = tmp_path / "ledger"
+    (path,) = (ledger / "tallies").iterdir()
+    copy = tmp_path / "other" / "tallies"
+    copy.mkdir(parents=True)
+    (copy / path.name).write_bytes(path.read_bytes() + b'{"k":"e","n":99,"torn')
+    before = sorted((each, each.stat().st_mtime_ns) for each in copy.parent.rglob("*"))
+    with open_store(str(copy.parent)) as store:
+        (charge,) = store.charges()
+        assert charge.usage["calls"] == 1
+        assert store.torn == 0
+    assert sorted((each, each.stat().st_mtime_ns) for each in copy.parent.rglob("*")) == before
+    assert tallies.settle(str(copy.parent)) == 1
+    assert tallies.settle(str(copy.parent)) == 0
+    (again,) = read_ledger(str(copy.parent))
+    assert again.charge_id == charge.charge_id
+
+
+@given(requests=st.integers(0, 10**9), received=st.integers(0, 10**13))
+def test_a_sum_costs_what_a_quote_of_it_says(requests: int, received: int) -> None:
+    book = PriceBook.load()
+    words = {"storage_class": "STANDARD_IA", "colour": "blue"}
+    part = Priced("aws.s3", "tier2_requests", "retrieved_bytes", words)
+    adding = Adding(book, (part,), "us-east-1", pytest.fail)
+    found = adding(requests, received, 20_000)
+    usage = {"tier2_requests": requests, **({"retrieved_bytes": received} if received else {})}
+    quote = book.quote("aws.s3", usage, "us-east-1", at="2024-10-04", storage_class="STANDARD_IA")
+    assert found is not None
+    assert quote.amount is not None
+    assert Decimal(found[0]).scaleb(-15) == quote.amount
+    assert found[1].currency == quote.currency
