@@ -127,6 +127,7 @@ class CostExplorerPuller(AWSPuller):
         '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": ['
         '"ce:GetCostAndUsage", "ce:GetDimensionValues", "ce:GetTags"]}]}'
     )
+    by_resource = "by a cost-allocation tag"
     verified = "emulator: moto 5, and a server of our own that pages, throttles and restates"
     Options = CostExplorerOptions
     options: CostExplorerOptions

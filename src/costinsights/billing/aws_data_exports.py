@@ -123,6 +123,7 @@ class DataExportsPuller(AWSPuller):
         '"s3:ListBucket", "Resource": "arn:aws:s3:::BUCKET", "Condition": {"StringLike": '
         '{"s3:prefix": "PREFIX/EXPORT/*"}}}]}'
     )
+    by_resource = "yes"
     verified = "synthetic exports, on disk and in moto 5's S3"
     Options = DataExportsOptions
     options: DataExportsOptions

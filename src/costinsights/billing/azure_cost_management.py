@@ -188,6 +188,7 @@ class CostManagementPuller(Puller):
         '"Microsoft.CostManagement/query/action"]}\'; '
         'of a billing account: the role "Billing account reader" (MCA) or "Enterprise administrator (read only)" (EA)'
     )
+    by_resource = "yes"
     verified = "emulator: own wire server"
     dependencies = "costinsights[azure_costmanagement]"
     Options = CostManagementOptions

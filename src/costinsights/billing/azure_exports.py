@@ -149,6 +149,7 @@ class AzureExportsPuller(Puller):
         "/subscriptions/…/resourceGroups/…/providers/Microsoft.Storage/storageAccounts/<account>"
         "/blobServices/default/containers/<container>"
     )
+    by_resource = "yes"
     verified = "emulator: Azurite 3; files in the documented layout"
     dependencies = "costinsights[azure_storage_blob]"
     Options = AzureExportsOptions

@@ -151,6 +151,7 @@ GRANT USE SCHEMA ON SCHEMA system.billing TO `billing`;
 GRANT SELECT ON TABLE system.billing.usage TO `billing`;
 GRANT SELECT ON TABLE system.billing.list_prices TO `billing`;
 -- and the permission CAN USE on the SQL warehouse that is asked"""
+    by_resource = "warehouses, clusters, jobs"
     verified = "emulator: unmodified databricks-sdk 0.156"
     dependencies = "costinsights[databricks_sdk]"
     Options = DatabricksBillingOptions

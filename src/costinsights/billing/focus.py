@@ -93,6 +93,7 @@ class FOCUSPuller(Puller):
     grants = (
         "s3:ListBucket and s3:GetObject; storage.objects.list and .get; Storage Blob Data Reader"
     )
+    by_resource = "as the files have it"
     verified = "real files: FOCUS 1.0 sample data; emulators: moto 5, fake-gcs-server, Azurite"
     dependencies = "costinsights[cli]"
     Options = FOCUSOptions
