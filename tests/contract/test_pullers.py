@@ -85,6 +85,7 @@ def test_what_may_change_is_pulled_until_it_is_final(key: str) -> None:
     """A run a day, whatever the day, sees each day for the last time when it is final."""
     kind = kind_of(key)
     puller = kind.__new__(kind)  # its window and state depend on no option
+    puller.granularity = "daily"
     day = datetime(2026, 2, 27, tzinfo=timezone.utc)
     slice_ = Slice(key, "scope", day, day + DAY)
     states: list[str] = []

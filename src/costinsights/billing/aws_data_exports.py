@@ -124,7 +124,7 @@ class DataExportsPuller(AWSPuller):
         '{"s3:prefix": "PREFIX/EXPORT/*"}}}]}'
     )
     by_resource = "yes"
-    verified = "synthetic exports, on disk and in moto 5's S3"
+    verified = "emulator: moto 5; synthetic exports on disk"
     Options = DataExportsOptions
     options: DataExportsOptions
 
