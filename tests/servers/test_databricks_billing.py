@@ -446,8 +446,10 @@ def test_a_statement_that_fails_for_a_reason_that_passes_is_run_again(
     ("twist", "why"),
     [
         pytest.param({"next_chunk_index": 1}, "came for the second time", id="a cycle"),
-        pytest.param({"next_chunk_index": None}, "came of 10", id="the end too soon"),
-        pytest.param({"data_array": [], "next_chunk_index": 2}, "came of 10", id="an empty part"),
+        pytest.param({"next_chunk_index": None}, "rows came of 10", id="the end too soon"),
+        pytest.param(
+            {"data_array": [], "next_chunk_index": 2}, "rows came of 10", id="an empty part"
+        ),
     ],
 )
 def test_parts_that_are_not_right_are_never_a_whole_day(

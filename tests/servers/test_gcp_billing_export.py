@@ -786,7 +786,8 @@ def test_rows_that_come_while_a_day_is_read_are_left_for_the_next_run(
     expected = hours(server, days=1)
 
     def more(answer: dict[str, Any], _: Request) -> dict[str, Any]:
-        server.bill(TABLE, line(FIRST, cost=0.5, exported=FIRST + 3 * DAY))
+        # Into a partition that is read.
+        server.bill(TABLE, line(FIRST, cost=0.5, exported=FIRST + 23 * HOUR))
         return answer
 
     server.twisted = [more]
