@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
-from costinsights.storage import Kind, StorageCall, StorageInstrumentor
+from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
 from costinsights.systems.azure_storage import LAKE_BLOCK, SYSTEM, Operation, operation
+from costinsights_instrumentors._botocore_s3 import Entered, Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from costinsights.storage import Hook
+    from costinsights.patching import Probe
+    from costinsights.recorder import Recorder
 
 MOST_ACCOUNTS = 1024
 METERS: Mapping[str, str] = {
@@ -212,6 +214,46 @@ def _tier(request: Request, account: Account, headers: Mapping[str, str]) -> str
     return account.tier if request.operation.type in ("write", "list") else None
 
 
+def hooks_of(package: str, *transfers: str) -> tuple[Hook, ...]:
+    """Return the hooks on a client: where attempts pass, and on `transfers` that it makes in threads."""
+    where = [f"{package}.{one}" for one in transfers]
+    return (
+        Hook(f"{package}._shared.policies:StorageResponseHook.send"),
+        Hook(f"{package}._shared.policies_async:AsyncStorageResponseHook.send", "async"),
+        *(Hook(f"{one}.__init__", "connect", optional=True) for one in where),
+        *(
+            Hook(f"{one}.{method}", leaf=True, optional=True)
+            for one in where
+            for method in (CHUNK, BLOCK)
+        ),
+    )
+
+
+UPLOADS, DOWNLOADS = "_shared.uploads:_ChunkUploader", "_download:_ChunkDownloader"
+CHUNK, BLOCK = "process_chunk", "process_substream_block"
+
+
+class Chunks(Counting):
+    """Has the chunks of a transfer, each perhaps in a thread of its own, be for who has asked for it."""
+
+    def __init__(self, recorder: Recorder, instrumentor: AzureStorageInstrumentor) -> None:
+        super().__init__(recorder, instrumentor.name, instrumentor.asked, instrumentor.counted)
+        self._tasks = instrumentor.tasks
+
+    def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Be who a transfer was made for, while a chunk of it is."""
+        if probe.hook.target.endswith((CHUNK, BLOCK)):
+            return self._tasks.enter(args[0], self)
+        return super().begin(probe, args, kwargs)
+
+    def end(self, call: Any, result: Any, error: BaseException | None) -> None:
+        """Be nobody again, or count what came of a call."""
+        if isinstance(call, Entered):
+            call.leave()
+        else:
+            super().end(call, result, error)
+
+
 class AzureStorageInstrumentor(StorageInstrumentor):
     """What both clients' instrumentors do."""
 
@@ -222,15 +264,27 @@ class AzureStorageInstrumentor(StorageInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
+        self.tasks = Tasks()
         self._failed: WeakSet[Any] = WeakSet()
+
+    def _counting_for(self, recorder: Recorder) -> Counting:
+        if self._counting is None or self._counting.recorder is not recorder:
+            self._counting = Chunks(recorder, self)
+        return self._counting
+
+    def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Take note of a new transfer."""
+        self.tasks.made(args[0])
 
     def uninstrument(self) -> None:
         """Forget what was learnt of accounts."""
         super().uninstrument()
         accounts.forget()
 
-    def asked(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+    def asked(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request | None:
         """Tell by method, address and headers."""
+        if not hook.target.endswith(".send"):
+            return None  # a chunk, whose requests come by themselves
         return request_of(args[1].http_request, lake=self.lake)
 
     def counted(

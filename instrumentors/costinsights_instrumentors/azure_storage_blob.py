@@ -20,8 +20,12 @@ them. Of a body that breaks off, all of it is counted as received.
 
 from __future__ import annotations
 
-from costinsights.storage import Hook
-from costinsights_instrumentors._azure_storage import AzureStorageInstrumentor
+from costinsights_instrumentors._azure_storage import (
+    DOWNLOADS,
+    UPLOADS,
+    AzureStorageInstrumentor,
+    hooks_of,
+)
 
 HERE = "azure.storage.blob"
 
@@ -30,8 +34,5 @@ class AzureStorageBlobInstrumentor(AzureStorageInstrumentor):
     name = "azure_storage_blob"
     driver = HERE
     supports = ("12.14", "13")
-    hooks = (
-        Hook(f"{HERE}._shared.policies:StorageResponseHook.send"),
-        Hook(f"{HERE}._shared.policies_async:AsyncStorageResponseHook.send", "async"),
-    )
+    hooks = hooks_of(HERE, UPLOADS, DOWNLOADS)
     verified = "emulator: Azurite 3"

@@ -17,8 +17,7 @@ has touched, of which each request counts once.
 
 from __future__ import annotations
 
-from costinsights.storage import Hook
-from costinsights_instrumentors._azure_storage import AzureStorageInstrumentor
+from costinsights_instrumentors._azure_storage import UPLOADS, AzureStorageInstrumentor, hooks_of
 
 HERE = "azure.storage.filedatalake"
 
@@ -27,9 +26,6 @@ class AzureStorageFileDatalakeInstrumentor(AzureStorageInstrumentor):
     name = "azure_storage_file_datalake"
     driver = HERE
     supports = ("12.9", "13")
-    hooks = (
-        Hook(f"{HERE}._shared.policies:StorageResponseHook.send"),
-        Hook(f"{HERE}._shared.policies_async:AsyncStorageResponseHook.send", "async"),
-    )
+    hooks = hooks_of(HERE, UPLOADS)
     verified = "emulator: own server of the dfs endpoint"
     lake = True

@@ -173,12 +173,15 @@ def test_blocks_and_chunks(container: Any, ledger: Path, server: Proxy) -> None:
         "max_single_get_size": MIB,
         "max_chunk_get_size": MIB,
     }
-    with blob.BlobServiceClient(url, credential=azurite.KEY, **small) as client:
+    client = blob.BlobServiceClient(url, credential=azurite.KEY, **small)
+    with client, costinsights.attribute(job="nightly"):
         there = client.get_blob_client("raw", "big")
         there.upload_blob(b"x" * (5 * MIB), max_concurrency=2)
         assert len(there.download_blob(max_concurrency=2).readall()) == 5 * MIB
     found = counted(ledger)
     agrees(found, server)
+    # What the client does in threads of its own is for whoever has asked for it.
+    assert {one.attribution.get("job") for one in found} == {"nightly"}
     # Five blocks and the list of them; five chunks.
     assert requests(found) == {"write_operations": 6, "read_operations": 5}
 
