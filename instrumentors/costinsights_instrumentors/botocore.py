@@ -89,6 +89,8 @@ STARTS = frozenset(
     for name, operation in operations.items()
     if operation.start is not None
 )
+# S3 has an operation of that name as well.
+NOT_S3 = NAMES - {"CreateSession"}
 _NOTHING: Mapping[str, Operation] = {}
 CALL = Hook("botocore.client:BaseClient._make_api_call", leaf=True)
 
@@ -141,7 +143,7 @@ class BotocoreInstrumentor(JobInstrumentor):
         wrapper = super().shortened(function, probe, general)
         if probe.hook is not CALL:
             return wrapper
-        return counting_wrapper(function, probe, wrapper, attrgetter("counting"))
+        return counting_wrapper(function, probe, wrapper, attrgetter("counting"), NOT_S3)
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Tell by the operation's name, then by the service; nearly all calls end at the first."""

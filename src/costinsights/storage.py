@@ -281,16 +281,20 @@ def counting_wrapper(
     probe: Probe,
     general: Callable[..., Any],
     counting_of: Callable[[Any], Counting],
+    others: frozenset[object] = frozenset(),
 ) -> Callable[..., Any]:
     """Return the wrapper that counts operations, and leaves all other calls to `general`.
 
     It is the general way, written out: of calls that are many each step counts. `counting_of` gives
-    what counts, from what stands before the recorder.
+    what counts, from what stands before the recorder. Calls with one of `others` behind the instance
+    are known by that to be no operations.
     """
     hook, target_name, leaf, name = probe.hook, probe.hook.target, probe.hook.leaf, probe.name
     held, hold, release = busy.get, busy.set, busy.reset
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > 1 and args[1].__class__ is str and args[1] in others:
+            return general(*args, **kwargs)
         before = probe.recorder
         if before is None or (other := held()) is name or other is SUPPRESSED:
             return function(*args, **kwargs)

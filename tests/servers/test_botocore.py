@@ -403,3 +403,13 @@ def test_a_session_of_its_own_is_seen(server: AWSServer, athena: Athena, charges
     wait(client, start(client, "SELECT 1"))
     client.close()
     assert not charges.one().partial
+
+
+def test_names_that_tell_of_jobs_are_none_of_s3s(server: AWSServer) -> None:
+    from costinsights_instrumentors.botocore import NAMES, NOT_S3
+
+    client = server.client("s3")
+    names = set(client.meta.service_model.operation_names)
+    client.close()
+    assert NOT_S3.isdisjoint(names)
+    assert NAMES - names == NOT_S3
