@@ -6,6 +6,7 @@ every one of them, and at most the one call more that each thread had under way.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +24,6 @@ from costinsights.ledger.compact import compact
 from costinsights.ledger.reader import read_ledger
 from costinsights.ledger.store import open_store
 from costinsights.ledger.verify import verify
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 THREADS = 4
 SIZE = 10
@@ -190,3 +189,30 @@ def test_compacted_before_its_slot_is_found_again(tmp_path: Path) -> None:
     holds(ledger, len(output), 0)
     put_by.rename(ledger / "tallies")
     holds(ledger, len(output), 0)
+
+
+def test_what_a_killed_process_left_is_exported(tmp_path: Path) -> None:
+    process = start(tmp_path, "work('raw', 50); os.kill(os.getpid(), 9)")
+    output, _ = process.communicate(timeout=60)
+    ledger = tmp_path / "ledger"
+    assert list(tallies.dead(str(ledger)))
+    ours = str(Path(sys.executable).parent / "costinsights")
+    command = [ours, "export", "jsonl", "--ledger", str(ledger)]
+    config = tmp_path / "costinsights.toml"
+    config.write_text(f'[exporter.jsonl]\npath = "{tmp_path / "out.jsonl"}"\n')
+    environment = {**os.environ, "COSTINSIGHTS_CONFIG": str(config)}
+    for _ in range(2):  # the second time nothing goes
+        subprocess.run(command, check=True, env=environment, capture_output=True, timeout=60)
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert json.loads(line)["usage"]["calls"] == len(output) == 50
+
+
+def test_the_next_program_settles_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    process = start(tmp_path, "work('raw', 50); os.kill(os.getpid(), 9)")
+    output, _ = process.communicate(timeout=60)
+    ledger = tmp_path / "ledger"
+    assert list(tallies.dead(str(ledger)))
+    following = start(tmp_path, "work('raw', 1); time.sleep(1.5)")
+    more, _ = following.communicate(timeout=60)
+    assert not list(tallies.dead(str(ledger)))
+    assert holds(ledger, len(output + more), 0) == 51
