@@ -95,9 +95,10 @@ def test_data_transfer_of_other_services_is_known_too(
         ("objectAccessControls.list", "B"),
         ("objectAccessControls.delete", "A"),
         ("folders.insert", "A"),
-        ("folders.delete", None),
+        ("folders.delete", "free"),
+        ("objects.restore", "A"),
         ("managedFolders.list", None),
-        ("objects.restore", None),
+        ("managedFolders.delete", None),
     ],
 )
 def test_a_method_is_of_a_class_or_of_none_that_is_known(method: str, expected: str | None) -> None:
