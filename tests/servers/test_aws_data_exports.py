@@ -15,6 +15,7 @@ from costinsights import asking
 from costinsights.billing import Pulled, get_cost_data_for_hour, open_bill, pull
 from costinsights.billing import slices as manifests
 from costinsights.billing.aws_data_exports import DataExportsPuller
+from costinsights.billing.aws_usage_report import NEEDED
 from tests.focus_rows import november
 from tests.servers.aws_exports import BUCKET, NAME, PREFIX, URL, Export, line
 from tests.servers.aws_server import ACCOUNT, AWSServer, Refusal, aws_server
@@ -263,6 +264,19 @@ def test_replication_is_told_by_the_operation(ledger: str, export: Export) -> No
     assert rows(ledger, "x_UsageKind, x_OtherRegion, BilledCost::INT") == [
         ("replication", "us-west-2", 2),
         ("transfer_region", "us-west-2", 3),
+    ]
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_report_of_few_columns_is_a_bill(ledger: str, tmp_path: Path, form: str) -> None:
+    export = Export(tmp_path / NAME, form=form)
+    export.deliver([{name: one[name] for name in NEEDED} for one in month()])
+    report = run(ledger, export.root)
+    assert (report.failed, report.rows) == ("", 19)
+    assert total(ledger) == TOTAL
+    assert rows(ledger, "DISTINCT ServiceName, x_UsageKind, ResourceId, Tags, RegionId") == [
+        ("Amazon Elastic Compute Cloud", None, None, None, None),
+        (S3, None, None, None, None),
     ]
 
 
