@@ -555,7 +555,7 @@ class Runs:
 
     def __init__(self, recorder: Recorder) -> None:
         self.writer = recorder.writer
-        self.open = 0
+        self._ended = 0
         self._pause = recorder.pause
         self._known: dict[Key, CostSpan | Pending | None] = {}
         self._order: deque[Key] = deque()
@@ -585,6 +585,11 @@ class Runs:
         if key in self.asked:
             self.asked[key] = monotonic()
 
+    @property
+    def open(self) -> int:
+        """How many there are that nobody has seen the end of."""
+        return len(self._known) - self._ended
+
     def is_open(self, key: Key) -> bool:
         """Tell whether nobody has seen the end of a run yet."""
         return self._known.get(key) is not None
@@ -598,22 +603,28 @@ class Runs:
 
     def add(self, key: Key, span: CostSpan | Pending | None) -> bool:
         """Remember a run; False where it is known."""
-        known, forgotten = self._known, None
+        if span is None:
+            with self.lock:
+                if key in self._known:
+                    return False
+                self._known[key] = None
+                self._ended += 1
+        elif self._known.setdefault(key, span) is not span:  # one step: nothing comes in between
+            return False
+        self._order.append(key)
+        if len(self._known) > MOST_RUNS:
+            self._forget()
+        return True
+
+    def _forget(self) -> None:
+        """Forget the oldest run."""
         with self.lock:
-            if key in known:
-                return False
-            known[key] = span
-            self._order.append(key)
-            if span is not None:
-                self.open += 1
-            if len(known) > MOST_RUNS:
-                oldest = self._order.popleft()
-                forgotten = known.pop(oldest)
-                self.open -= forgotten is not None
-                self.asked.pop(oldest, None)
+            key = self._order.popleft()
+            forgotten = self._known.pop(key)
+            self._ended -= forgotten is None
+            self.asked.pop(key, None)
         if forgotten is not None and not isinstance(forgotten, Pending):
             self._pause(forgotten)
-        return True
 
     def take(self, key: Key) -> CostSpan | None:
         """Return the span of an open run, once: from now on it has ended."""
@@ -622,7 +633,7 @@ class Runs:
             span = self.span(key)
             if span is not None:
                 self._known[key] = None
-                self.open -= 1
+                self._ended += 1
             return span
 
 
