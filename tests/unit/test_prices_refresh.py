@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costinsights.ledger.store import Period, open_store
@@ -216,6 +216,7 @@ def offer(*tiers: tuple[str, str], unit: str = "Requests", currency: str = "USD"
     return Offer("SKU X", unit, currency, made, "a list")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.lists(
         st.tuples(st.integers(1, 10**9), st.integers(1, 10**6)),
@@ -293,6 +294,7 @@ def test_a_price_may_be_ten_times_what_it_was_and_no_more(price: str, kind: str)
     assert set(KINDS) == TAKEN | DOUBTS | {"absent"}
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.fractions(0, 10**6))
 def test_numbers_are_written_as_the_book_reads_them(number: Fraction) -> None:
     written = exact(number)
@@ -404,6 +406,7 @@ def test_a_price_is_stale_a_year_after_its_date(as_of: str, last: str, first: st
     assert is_stale(as_of, date.fromisoformat(first))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.dates(date(1991, 1, 1), date(2900, 1, 1)), st.dates(date(1991, 1, 1), date(2900, 1, 1)))
 def test_what_is_stale_stands_before_the_day_a_year_ago(dated: date, day: date) -> None:
     """`costinsights.report.stale` leaves the others out by their text alone."""
