@@ -9,10 +9,9 @@ says stays unsaid: a ``[[resource]]`` may say it.
 from __future__ import annotations
 
 import re
+from _thread import allocate_lock
 from collections import OrderedDict
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
@@ -87,7 +86,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Account] = OrderedDict()
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def get(self, name: str) -> Account:
         """Return what is known."""
@@ -131,6 +130,8 @@ accounts = Accounts()
 
 def request_of(http: Any, *, lake: bool) -> Request:
     """Return what a request of azure-core's is; `lake` says whose client makes it."""
+    from urllib.parse import unquote, urlsplit  # not for programs that have no account
+
     url = urlsplit(str(http.url))
     query = {one.partition("=")[0]: one.partition("=")[2] for one in url.query.split("&")}
     host = url.hostname or ""

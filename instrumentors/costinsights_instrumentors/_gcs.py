@@ -6,11 +6,10 @@ the bucket, which are remembered. What neither says stays unsaid: a ``[[resource
 
 from __future__ import annotations
 
-import json
 import re
+from _thread import allocate_lock
 from collections import OrderedDict
 from collections.abc import Mapping
-from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from costinsights.instrumentor import address_of
@@ -91,7 +90,7 @@ class Answers:
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
         self._failed: OrderedDict[object, None] = OrderedDict()
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     def call(
         self,
@@ -219,8 +218,10 @@ class Answers:
 def _table(body: bytes | None) -> Mapping[str, Any]:
     if not body or len(body) > READABLE or not body.lstrip().startswith(b"{"):
         return {}
+    from json import loads  # not for programs that have no bucket
+
     try:
-        found: object = json.loads(body)
+        found: object = loads(body)
     except ValueError:
         return {}
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

@@ -9,7 +9,6 @@ operations are of its default class, an object's of its own, lists of buckets ar
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote
 
 from costinsights.systems.gcp_storage import operation_class
 
@@ -78,18 +77,27 @@ def called(method: str, path: str, query: Mapping[str, str]) -> Called | None:
     before, found, rest = path.partition("/storage/v1/")
     if found:
         parts = rest.strip("/").split("/")
-        if len(parts) > 1 and "%" in parts[1]:
-            parts[1] = unquote(parts[1])
+        if len(parts) > 1:
+            parts[1] = _plain(parts[1])
         if before.endswith("/upload") and len(parts) > 2 and parts[0] == "b":
             return _upload(method, parts[1], query)
         if before.endswith("/batch"):
             return None
         return _json(method, parts, media=query.get("alt") == "media")
     if "uploads" in query or "uploadId" in query:  # the one use that Google's client has for XML
-        bucket = unquote(path.strip("/").partition("/")[0])
+        bucket = _plain(path.strip("/").partition("/")[0])
         name = "xml.delete" if method == "DELETE" else _XML.get(method)
         return None if name is None else Called(name, bucket, of_object=True)
     return None
+
+
+def _plain(part: str) -> str:
+    """Return a part of a path without its escapes."""
+    if "%" not in part:
+        return part
+    from urllib.parse import unquote
+
+    return unquote(part)
 
 
 def is_batch(path: str) -> bool:
@@ -133,7 +141,7 @@ def _json(method: str, parts: list[str], *, media: bool) -> Called | None:
         about = number == 4 or verb == "insert"
         return Called(f"objects.{verb}", bucket, about, media and verb == "get")
     if parts[4] in ("rewriteTo", "copyTo") and number > 6:
-        bucket = unquote(parts[6])
+        bucket = _plain(parts[6])
     return _below("objects", bucket, method, parts[4:], of_object=True)
 
 
