@@ -34,6 +34,8 @@ OWED = {
     "overhead-redshift_connector-read": 0.6,
     "overhead-pyodbc-read": 1.0,
     "start-aws.glue": 1.2,
+    "storage-put_object": 0.7,
+    "storage-get_object": 0.8,
     "start-aws.athena": 1.2,
 }
 # Measured by hand only: their clients take long for a statement, and say what Trino's says.
