@@ -122,7 +122,6 @@ class CostExplorerPuller(AWSPuller):
     system = "aws.cost_explorer"
     answers: ClassVar[Mapping[str, str]] = {"aws": "", "aws.s3": SERVICE}
     granularities = ("daily", "hourly")
-    by_resource = "a cost-allocation tag"
     grants = (
         '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Resource": "*", "Action": ['
         '"ce:GetCostAndUsage", "ce:GetDimensionValues", "ce:GetTags"]}]}'

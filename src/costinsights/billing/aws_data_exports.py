@@ -115,7 +115,6 @@ class DataExportsPuller(AWSPuller):
     answers: ClassVar[Mapping[str, str]] = {"aws": "", "aws.s3": SERVICE}
     rank = 1
     configured_by = "url"
-    by_resource = "ResourceId"
     granularities = ("daily", "hourly")
     grants = (
         '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", '
