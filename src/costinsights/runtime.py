@@ -81,11 +81,15 @@ class Runtime:
         if self._background is not None:
             self._background.awake()
 
-    def _add_up(self) -> None:
-        """Make entries of what calls have been added up to, and of what a dead process has left."""
+    def add_up(self) -> None:
+        """Make entries of what calls have been added up to so far."""
         recorder = self._recorder
         if recorder is not None and recorder.tally is not None:
             recorder.tally.tick()
+
+    def _add_up(self) -> None:
+        """Do so about every second, and now and then with what a dead process has left."""
+        self.add_up()
         if monotonic() >= self._settle_at:
             self._settle_at = monotonic() + SETTLE_SECONDS
             if os.path.isdir(os.path.join(self.config.ledger, "tallies")):

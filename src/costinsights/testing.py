@@ -108,6 +108,9 @@ class Captured:
         ]
 
     def _read(self) -> list[Charge]:
+        runtime = active()
+        if runtime is not None:
+            runtime.add_up()  # operations on storage, which would be entries within a second
         return merge(self._entries())
 
     def _entries(self) -> Iterator[Charge]:

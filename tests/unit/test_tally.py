@@ -24,6 +24,7 @@ from costinsights.ledger.store import open_store
 from costinsights.pricing import PriceBook
 from costinsights.pricing.adding import Adding, Priced
 from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
+from costinsights.testing import capture
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable
@@ -174,6 +175,23 @@ def test_a_second_is_an_entry(client: Any, tmp_path: Path, monkeypatch: pytest.M
     # 0 to 0.75, 1 to 1.75, 2 to 2.25; more where our own thread has looked in between.
     assert len(ids) >= 3
     assert sums(latest(tmp_path))["PUT", "raw", None][:3] == (10, 10, 10)
+
+
+def test_captured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of programs: what was added up is there at once."""
+    module: Any = ModuleType(MODULE)
+    module.Client = type("Client", (Client,), dict(vars(Client)))
+    monkeypatch.setitem(sys.modules, MODULE, module)
+    with capture(config={"disabled_instrumentors": ["*"]}) as captured:
+        active = runtime.active()
+        assert active is not None
+        instrumentor = AcmeInstrumentor()
+        instrumentor.instrument(active.recorder)
+        module.Client().request("put", "raw", 3)
+        assert sums(captured.charges)["PUT", "raw", None][0] == 1
+        module.Client().request("put", "raw", 3)
+        instrumentor.uninstrument()
+    assert sums(captured.charges)["PUT", "raw", None][:3] == (2, 2, 6)
 
 
 def test_in_threads(client: Any, tmp_path: Path) -> None:
