@@ -6,7 +6,7 @@ import duckdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costinsights.billing.aws_usage_report import exact
+from costinsights.billing.loading import exact
 from costinsights.billing.columns import MONEY
 
 # As AWS writes them, of ten decimals; as they may be otherwise; and right beside those.

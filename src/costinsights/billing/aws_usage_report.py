@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from costinsights.asking import batches
 from costinsights.billing.aws import OF_USAGE, RECORDS, UNKNOWN
-from costinsights.billing.columns import MONEY
 from costinsights.billing.focus_files import Group, moment, source
+from costinsights.billing.loading import exact
 from costinsights.billing.puller import PullError
 from costinsights.billing.services import AWS, SERVICES
 from costinsights.billing.units import AMAZON, unit_sql
@@ -213,24 +213,6 @@ class _Columns(dict[str, str]):
         elif kind == "VARCHAR":
             table = f"json_extract_string(product, {literal(f'$.{key}')})"
         return f"coalesce({self[column]}, {table})"
-
-
-def exact(value: str, kind: str) -> str:
-    """Return a number as the decimal that is meant: of binary floating point, its shortest text.
-
-    Of a number with ten decimals and fifteen digits at most that is the only decimal with as few,
-    and is had by arithmetic, which is up to fifty times faster than by text.
-    """
-    if kind == "VARCHAR":
-        return f"CAST(nullif(trim({value}), '') AS {MONEY})"
-    if kind != "DOUBLE":
-        return f"CAST(CAST({value} AS VARCHAR) AS {MONEY})" if kind == "FLOAT" else value
-    tenths = f"round({value} * 1e10)"
-    return (
-        f"CASE WHEN abs({value}) < 1e5 AND {tenths} / 1e10 = {value} "
-        f"THEN CAST(CAST({tenths} AS BIGINT) * CAST('0.0000000001' AS DECIMAL(11, 10)) AS {MONEY}) "
-        f"ELSE CAST(CAST({value} AS VARCHAR) AS {MONEY}) END"
-    )
 
 
 def told(connection: DuckDBPyConnection, selected: str, names: Sequence[str], service: str) -> str:

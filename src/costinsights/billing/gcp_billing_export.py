@@ -99,7 +99,6 @@ class BillingExportPuller(Puller):
         "gcloud projects add-iam-policy-binding PROJECT --member=serviceAccount:ACCOUNT "
         "--role=roles/bigquery.jobUser"
     )
-    by_resource = "in the detailed export"
     verified = "emulator: own REST server, SQL on DuckDB; unmodified google-cloud-bigquery 3.47"
     dependencies = "costinsights[bigquery]"
     Options = BillingExportOptions

@@ -249,6 +249,7 @@ class _Run:
     ) -> None:
         manifest = manifests.load(self._directory)
         todo: list[tuple[Puller, list[Slice]]] = []
+        plans: list[Plan] = []
         for account in accounts:
             account.published = [
                 one for one in manifest.slices if one.slice.source == account.system
@@ -257,12 +258,13 @@ class _Run:
                 account.open()
                 wanted = self._wanted(account, manifest, window, started=started)
                 left = self._left(account, manifest, wanted, report, restate=restate)
+                if left:
+                    plans.append(account.plan(left))
             except VendorError as error:
                 self._failed(report, account, error)
                 continue
             todo.append((account, left))
         self._total = sum(len(left) for _, left in todo)
-        plans = [account.plan(left) for account, left in todo if left]
         self._say(report, plans, said)
         if dry_run:
             return
