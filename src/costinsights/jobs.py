@@ -37,11 +37,9 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
-import msgspec
-
 from costinsights.guard import busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
-from costinsights.starts import Pending, starting_wrapper
+from costinsights.span import CostSpan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -50,7 +48,7 @@ if TYPE_CHECKING:
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder
     from costinsights.records import Resource
-    from costinsights.span import CostSpan
+    from costinsights.starts import Pending
     from costinsights.tagging import Tagger
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -133,7 +131,7 @@ def place(
     return found
 
 
-class Run(msgspec.Struct, frozen=True):  # which is made in C
+class Run(NamedTuple):
     """One run that a call has started."""
 
     id: str | None
@@ -238,7 +236,7 @@ class Operation(NamedTuple):
     """Of a start: how to ask for its runs when the program does not."""
 
 
-class Asked(msgspec.Struct, frozen=True):
+class Asked(NamedTuple):
     """A call that is about a job: what it means, by which client, with what request."""
 
     operation: Operation
@@ -286,7 +284,11 @@ class JobInstrumentor(DBAPIInstrumentor):
     ) -> Callable[..., Any]:
         """Return the wrapper of calls: `general`, or one with a short way for usual starts."""
         starts = self.starts(probe.hook)
-        return general if starts is None else starting_wrapper(function, probe, general, *starts)
+        if starts is None:
+            return general
+        from costinsights.starts import starting_wrapper  # with the recorder, and not before
+
+        return starting_wrapper(function, probe, general, *starts)
 
     def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
         """Hook the client; its calls are looked through before they reach the recorder."""
@@ -387,7 +389,7 @@ class Watch:
 
     def end(self, call: Call, answer: Any, error: BaseException | None) -> None:
         """Look at what came of it."""
-        span, operation, request = call.span, call.asked.operation, call.asked.request
+        span, (operation, _, request) = call.span, call.asked
         if error is not None:
             if span is not None:  # nothing was started, or nobody was told what
                 self.recorder.end(span, None, error)
@@ -597,9 +599,10 @@ class Runs:
     def span(self, key: Key) -> CostSpan | None:
         """Return the span of a run that is open. The caller holds `lock`."""
         found = self._known.get(key)
-        if isinstance(found, Pending):
-            found = self._known[key] = found.span()
-        return found
+        if found is None or isinstance(found, CostSpan):
+            return found
+        span = self._known[key] = found.span()
+        return span
 
     def add(self, key: Key, span: CostSpan | Pending | None) -> bool:
         """Remember a run; False where it is known."""
@@ -623,7 +626,7 @@ class Runs:
             forgotten = self._known.pop(key)
             self._ended -= forgotten is None
             self.asked.pop(key, None)
-        if forgotten is not None and not isinstance(forgotten, Pending):
+        if isinstance(forgotten, CostSpan):
             self._pause(forgotten)
 
     def take(self, key: Key) -> CostSpan | None:

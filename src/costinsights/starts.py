@@ -113,14 +113,15 @@ def starting_wrapper(
                 and held() is None
                 and (asked := operation_of(hook, args, kwargs)) is not None
             ):
-                _, start, states, _ = asked.operation
+                operation, client, request = asked
+                _, start, states, _ = operation
                 if start is not None and states is None:
                     place_of, _, text_of, _, placed = start
                     context = surrounding()
                     if placed is None and (context is None or not is_suppressed(context)):
-                        where = place_of(asked.client, asked.request)
+                        where = place_of(client, request)
                         if text_of is not None:
-                            text = text_of(asked.request)
+                            text = text_of(request)
                         if context is not None:
                             parent = traceparent(context)
                         known = watch.recorder.targets.get(id(where))
@@ -167,19 +168,20 @@ def starting_wrapper(
                 if refers is None or run is None or run.text is not None:
                     pass
                 elif run.id.__class__ is str:
-                    system, _, _, follow = asked.operation
+                    (system, _, _, follow), client, _ = asked
+                    id_, _, word, used, within, rows = run
                     about, meters = b"", None
-                    if run.rows is not None:
-                        about = b',"w":%d' % run.rows
-                    if run.meters:
-                        meters = dict(run.meters)
+                    if rows is not None:
+                        about = b',"w":%d' % rows
+                    if used:
+                        meters = dict(used)
                         about += b',"u":%b' % _encode(meters)
-                    if run.operation is not None:
-                        about += _operation(run.operation)
+                    if word is not None:
+                        about += _operation(word)
                     if parent is not None:
                         about += b',"x":"%b"' % parent.encode()
-                    id_ = _encode(run.id)
-                    key = system, run.within, run.id
+                    shown = _encode(id_)
+                    key = system, within, id_
                     pending = Pending(
                         recorder,
                         probe,
@@ -196,7 +198,8 @@ def starting_wrapper(
                     if not watch.known().add(key, pending):
                         return answer  # one that was started before
                     pending.number = number = next(recorder.calls)
-                    body = STARTED % (number, started_at, ended - started, refers.text, about, id_)
+                    spent = ended - started
+                    body = STARTED % (number, started_at, spent, refers.text, about, shown)
                     line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))
                     writer = recorder.writer
                     with writer.lock:
@@ -205,7 +208,7 @@ def starting_wrapper(
                     if len(untold) > MAX_UNTOLD:
                         add_up()
                     if follow is not None:
-                        watch.runs.follow(key, follow, asked.client, pending, watch)
+                        watch.runs.follow(key, follow, client, pending, watch)
                     return answer
             given = (where, text, (asked, args, kwargs))
             span = recorder.late(probe, target, given, {}, parent, started_at)
