@@ -38,7 +38,7 @@ AGAIN = "the same again, unchanged"
 SPLIT = "one file of many slices"
 
 # A line of an organisation's bill; everything follows from the row's number, `i`.
-_MONEY = "CAST(hash({0}) % 100000000 AS DECIMAL(38,18)) * CAST('0.0000000001' AS DECIMAL(12,10))"
+_MONEY = "CAST(CAST(hash({0}) % 100000000 AS DECIMAL(18,0)) / 1e10 AS DECIMAL(38,18))"
 VALUES = {
     "AvailabilityZone": "CASE WHEN i % 3 = 0 THEN concat('use1-az', i % 6) END",
     "BilledCost": _MONEY.format("i"),
