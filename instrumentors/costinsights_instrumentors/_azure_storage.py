@@ -16,7 +16,7 @@ from weakref import WeakSet
 
 from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
 from costinsights.systems.azure_storage import LAKE_BLOCK, SYSTEM, Operation, operation
-from costinsights_instrumentors._botocore_s3 import Entered, Tasks
+from costinsights.tasks import Entered, Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

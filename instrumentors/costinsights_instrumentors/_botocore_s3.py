@@ -11,9 +11,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
-from costinsights import orchestrators
-from costinsights.attribution import active_scope, root, within
-from costinsights.guard import SUPPRESSED, busy
 from costinsights.instrumentor import address_of
 from costinsights.storage import Hook, Kind, StorageCall, Streams
 from costinsights.systems.aws_s3 import (
@@ -29,9 +26,7 @@ from costinsights.systems.aws_s3 import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from contextvars import Token
 
-    from costinsights.attribution import Scope
     from costinsights.storage import Adder
 
 __all__ = [
@@ -42,9 +37,7 @@ __all__ = [
     "SYSTEM",
     "TASK",
     "TRY",
-    "Entered",
     "Operation",
-    "Tasks",
     "noted",
     "tried",
     "under",
@@ -284,53 +277,3 @@ def _kind_of(place: Place, name: str, bucket: str | None, says: str | None) -> K
 
 
 # -- s3transfer -----------------------------------------------------------------------------------
-
-
-class Tasks:
-    """What s3transfer does in its threads, and for whom: tasks are made where they are asked for."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[ref[Any], Scope, orchestrators.Context | None, bool]] = {}
-
-    def made(self, task: object) -> None:
-        """Remember for whom a task is made."""
-        scope, context = active_scope(), orchestrators.present()
-        silent = busy.get() is SUPPRESSED
-        if scope is root and context is None and not silent:
-            return
-        key = id(task)
-        gone = ref(task, lambda _: self._made.pop(key, None))
-        self._made[key] = gone, scope, context, silent
-
-    def enter(self, task: object, recorder: Any) -> Entered | None:
-        """Be who a task was made for, until it is done."""
-        known = self._made.get(id(task))
-        if known is None or known[0]() is not task:
-            return None
-        return Entered(recorder, *known[1:])
-
-
-class Entered:
-    """One task at work."""
-
-    __slots__ = ("_busy", "_context", "_scope", "recorder")
-
-    def __init__(
-        self,
-        recorder: Any,
-        scope: Scope,
-        context: orchestrators.Context | None,
-        silent: bool,
-    ) -> None:
-        self.recorder = recorder
-        self._scope = within(scope)
-        self._scope.__enter__()
-        self._context = orchestrators.carried.set(context)
-        self._busy: Token[str | None] | None = busy.set(SUPPRESSED) if silent else None
-
-    def leave(self) -> None:
-        """Be nobody again."""
-        self._scope.__exit__()
-        orchestrators.carried.reset(self._context)
-        if self._busy is not None:
-            busy.reset(self._busy)

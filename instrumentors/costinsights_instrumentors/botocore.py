@@ -53,6 +53,7 @@ from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Asked, Hook, JobInstrumentor, Watch
 from costinsights.storage import Counting, after_wrapper, counting_wrapper
+from costinsights.tasks import Entered, Tasks
 from costinsights_instrumentors import _botocore_athena as athena
 from costinsights_instrumentors import _botocore_emr as emr
 from costinsights_instrumentors import _botocore_emr_containers as emr_containers
@@ -117,7 +118,7 @@ class BotocoreInstrumentor(JobInstrumentor):
     def __init__(self) -> None:
         super().__init__()
         self.s3 = s3.S3(self.adder)
-        self.tasks = s3.Tasks()
+        self.tasks = Tasks()
 
     def watch(self, recorder: Recorder) -> Watch:
         """Look for operations of S3 before jobs are looked for."""
@@ -182,7 +183,7 @@ class Looking(Watch):
 
     def end(self, call: Any, answer: Any, error: BaseException | None) -> None:
         """Look at what came of it."""
-        if isinstance(call, s3.Entered):
+        if isinstance(call, Entered):
             call.leave()
         else:
             super().end(call, answer, error)
