@@ -134,7 +134,11 @@ def _operation(name: str, call: Callable[[], object], *, quick: bool) -> tuple[F
             Lane(OURS, call, ours.on, ours.off),
         ]
         rounds = interleave(
-            lanes, rounds=QUICK_ROUNDS if quick else ROUNDS, calls=CALLS, clock=clock, warm_up=WARM_UP
+            lanes,
+            rounds=QUICK_ROUNDS if quick else ROUNDS,
+            calls=CALLS,
+            clock=clock,
+            warm_up=WARM_UP,
         )
         assert telemetry.exporter.taken, "the peer made no spans"
         ours.on()

@@ -37,6 +37,7 @@ class Settings(TypedDict, total=False):
     price_books: tuple[str, ...]
     settlement: Mapping[str, Mapping[str, object]]
     billing: Mapping[str, Mapping[str, object]]
+    storage: Mapping[str, Mapping[str, object]]
     disabled_instrumentors: tuple[str, ...]
     tagging: str
     follow_jobs: bool

@@ -57,8 +57,6 @@ def test_athena(tmp_path: Path) -> None:
         target = {"type": "athena", "region_name": REGION, "schema": "dbt"}
         place = {"database": "awsdatacatalog", "s3_staging_dir": athena.staging}
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        done = build(
-            tmp_path, {**target, **place, **keys}, variables={"AWS_ENDPOINT_URL": aws.url}
-        )
+        done = build(tmp_path, {**target, **place, **keys}, variables={"AWS_ENDPOINT_URL": aws.url})
         asked = aws.asked("athena", "StartQueryExecution")
         agrees(done, [request.params["QueryString"] for request in asked], "aws.athena")

@@ -6,8 +6,8 @@ import duckdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from costinsights.billing.loading import exact
 from costinsights.billing.columns import MONEY
+from costinsights.billing.loading import exact
 
 # As AWS writes them, of ten decimals; as they may be otherwise; and right beside those.
 AS_BILLED = st.integers(-(10**15), 10**15).map(lambda number: number / 1e10)

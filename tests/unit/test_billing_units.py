@@ -67,7 +67,7 @@ def test_the_same_in_sql() -> None:
         ]
 
 
-@pytest.mark.parametrize("text", (*AMAZON, *MICROSOFT))
+@pytest.mark.parametrize("text", [*AMAZON, *MICROSOFT])
 def test_what_is_known_needs_another_form(text: str) -> None:
     assert unit(text) != text
 

@@ -401,7 +401,8 @@ def _lived(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> tuple[list[Charge
     end = jobs.Watch.end
 
     def told(watch: jobs.Watch, call: jobs.Call, answer: Any, error: Any) -> None:
-        general.append(",".join((answer or {}).get("ids", ["ask"])))
+        given: dict[str, list[str]] = answer or {}
+        general.append(",".join(given.get("ids", ["ask"])))
         end(watch, call, answer, error)
 
     monkeypatch.setattr(jobs.Watch, "end", told)

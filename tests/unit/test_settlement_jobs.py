@@ -290,9 +290,7 @@ def test_throttling_5xx_and_time_limits_are_waited_for(slept: list[float]) -> No
 
 
 def test_patience_ends(slept: list[float]) -> None:
-    with pytest.raises(
-        HistoryError, match=r"Throttling, 8 times. What was read is kept"
-    ) as error:
+    with pytest.raises(HistoryError, match=r"Throttling, 8 times. What was read is kept") as error:
         patiently(JobHistory(), "GetRuns", answers(*[Refused("Throttling")] * ATTEMPTS))
     assert "secret" not in str(error.value)
     assert len(slept) == ATTEMPTS - 1
