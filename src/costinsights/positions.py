@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from costinsights.ledger.writer import HIGH_FD, SEGMENTS
+from costinsights.ledger.writer import SEGMENTS, raise_high
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,7 +250,7 @@ class Lease:
         path = os.path.join(place, segment + LEASE)
         os.makedirs(place, mode=0o700, exist_ok=True)
         for _ in range(3):
-            fd = _raise_high(os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600))
+            fd = raise_high(os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600))
             inode = os.fstat(fd).st_ino
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -302,13 +302,3 @@ def _forked() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
-
-
-def _raise_high(fd: int) -> int:
-    """Move a file out of the way of programs that close, and reuse, low numbers."""
-    try:
-        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
-    except OSError:
-        return fd
-    os.close(fd)
-    return high

@@ -23,10 +23,10 @@ from costinsights.ledger.reader import SegmentReader, is_live
 from costinsights.ledger.seal import is_sealed
 from costinsights.ledger.writer import (
     SEGMENTS,
-    _claim,  # pyright: ignore[reportPrivateUsage]  a tally file is held as a segment is
-    _raise_high,  # pyright: ignore[reportPrivateUsage]
+    claim,
     make_folder,
     prepare,
+    raise_high,
 )
 from costinsights.records import HeaderLine
 
@@ -58,8 +58,8 @@ def create(directory: str, name: str) -> int:
     prepare(directory)
     folder = os.path.join(directory, TALLIES)
     make_folder(folder)
-    fd = _raise_high(os.open(os.path.join(folder, name + END), _FLAGS, 0o600))
-    _claim(fd)
+    fd = raise_high(os.open(os.path.join(folder, name + END), _FLAGS, 0o600))
+    claim(fd)
     return fd
 
 

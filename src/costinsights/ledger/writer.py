@@ -333,8 +333,8 @@ class Writer:
         self.segment += 1
         path = os.path.join(directory, f"{self.process}-{self.segment}.jsonl")
         low = os.open(path, _OPEN_FLAGS, 0o600)
-        fd = _raise_high(low)
-        _claim(fd)
+        fd = raise_high(low)
+        claim(fd)
         self.path, self._fd = path, fd
         self._size, self._opened_at, self._torn = 0, time_ns(), False
         self._seen = set()
@@ -446,7 +446,8 @@ class Writer:
             self._say(f"the ledger at {self.directory} is written again; dropped: {self.dropped}")
 
 
-def _raise_high(fd: int) -> int:
+def raise_high(fd: int) -> int:
+    """Give a file a number above those that programs close or take over when they become daemons."""
     try:
         high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
     except OSError:
@@ -455,7 +456,7 @@ def _raise_high(fd: int) -> int:
     return high
 
 
-def _claim(fd: int) -> None:
+def claim(fd: int) -> None:
     """Hold the segment for as long as this process lives: that is how others know it does."""
     for _ in range(20):  # a reader that looks whether we live holds the lock for microseconds
         try:
