@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+import hypothesis
 import pytest
 
 from tests import backends, network
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.servers.trino_server import Coordinator
+
+# How long an example takes is the machine's affair; what takes too long is for the benchmarks.
+hypothesis.settings.register_profile("costinsights", deadline=None)
+hypothesis.settings.load_profile("costinsights")
 
 # What would make the same test pass here and fail there: our settings and OpenTelemetry's, those of
 # the orchestrators that attribution reads, those of the drivers, and how a terminal looks.
