@@ -29,6 +29,7 @@ UNITS = {
     "10 K": "10000 Units",
     "1M": "1000000 Units",
     "100": "100 Units",
+    "1": "Units",
     "1/Month": "Units-Months",
     "1 GB": "GB",
     "100 GB": "100 GB",

@@ -53,6 +53,7 @@ RULES: tuple[tuple[str, str], ...] = (
     *((f"(?i)^1 ?/ ?(?:{said})$", f"Units-{time}") for time, said in _TIMES.items()),
     *((f"(?i)^1 ([A-Za-z]+) ?/ ?(?:{said})$", f"\\1-{time}") for time, said in _TIMES.items()),
     *((f"(?i)^1 (?:{said})$", time) for time, said in _TIMES.items()),
+    (r"^1$", "Units"),
     (r"^([0-9]+) ?[Kk]$", r"\g<1>000 Units"),
     (r"^([0-9]+) ?M$", r"\g<1>000000 Units"),
     (f"^1 ({_COUNT})$", r"\1"),
@@ -75,7 +76,8 @@ def unit(text: str | None) -> str | None:
     for pattern, replacement in RULES:
         if re.search(pattern, text):
             return re.sub(pattern, replacement, text)
-    return " ".join(re.findall("[A-Za-z][A-Za-z0-9]*", text)) or "Units"
+    words = " ".join(re.findall("[A-Za-z][A-Za-z0-9]*", text))
+    return unit(words) or "Units"
 
 
 AMAZON = (
