@@ -22,6 +22,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 from importlib import import_module
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"  # moto's
+MODELS = Path(__file__).parents[1] / "data" / "botocore"
+"""For ``AWS_DATA_PATH``: what the newest botocore knows, for one that is held back."""
 
 
 class Request(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +15,7 @@ from costinsights_instrumentors import (
     _botocore_emr_serverless,
 )
 from tests.servers.aws_emr import EMR, Attempt, EMRContainers, EMRServerless, Instance
-from tests.servers.aws_server import AWSServer, Refusal, aws_server, boto3
+from tests.servers.aws_server import MODELS, AWSServer, Refusal, aws_server, boto3
 from tests.servers.charges import Charges, instrumented
 from tests.servers.emr_runs import (
     AMOUNT,
@@ -273,33 +272,10 @@ def test_several_attempts_and_an_unknown_architecture_are_settlements(
     assert charge.usage["vcpu_seconds"] == 5400
 
 
-FLEX = {
-    "version": 1.0,
-    "merge": {
-        "shapes": {
-            **{
-                shape: {"members": {"flexExecution": {"shape": "FlexExecution"}}}
-                for shape in ("StartJobRunRequest", "JobRun")
-            },
-            "FlexExecution": {
-                "type": "structure",
-                "members": {"enabled": {"shape": "FlexEnabled"}},
-            },
-            "FlexEnabled": {"type": "boolean"},
-        }
-    },
-}
-"""What botocore 1.44 knows and 1.43, which aiobotocore holds us to, does not yet: told to it by the
-extras that its loader merges into a service's model."""
-
-
 @pytest.fixture
-def newest(server: AWSServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def newest(server: AWSServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client that knows Flex."""
-    model = tmp_path / "models" / "emr-serverless" / "2021-07-13"
-    model.mkdir(parents=True)
-    (model / "service-2.sdk-extras.json").write_text(json.dumps(FLEX))
-    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path / "models"))
+    monkeypatch.setenv("AWS_DATA_PATH", str(MODELS))
     session: Any = boto3().Session()
     client = session.client("emr-serverless", **server.access)
     yield client

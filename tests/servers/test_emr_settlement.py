@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import emr_fixtures
 from tests.servers.aws_emr import EMR, Instance
-from tests.servers.aws_server import AWSServer, Refusal
+from tests.servers.aws_server import MODELS, AWSServer, Refusal
 from tests.servers.charges import instrumented
 from tests.servers.emr_runs import (
     HOUR,
@@ -109,8 +109,9 @@ def test_what_ran_beside_takes_its_share_and_is_nobodys(
 
 
 def test_shares_by_core_seconds_where_they_are_counted(
-    client: Any, server: AWSServer, emr: EMR, tmp_path: Path
+    client: Any, server: AWSServer, emr: EMR, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("AWS_DATA_PATH", str(MODELS))  # else it is not told of applications
     ledger, counts = tmp_path / "ledger", tmp_path / "cores.json"
     cluster = launch(client, emr, ledger)
     for step, name in zip(cluster.steps, ("application_1_0001", "application_1_0002"), strict=True):
