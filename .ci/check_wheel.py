@@ -15,6 +15,7 @@ GROUPS = {
     "console_scripts",
     "costinsights_exporter",
     "costinsights_history",
+    "costinsights_puller",
     "costinsights_instrumentor",
     "opentelemetry_instrumentor",
 }
