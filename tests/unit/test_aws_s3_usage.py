@@ -12,11 +12,10 @@ from costinsights.systems.aws_s3 import (
     METERS,
     OPERATIONS,
     STANDARD,
-    UsageType,
     billed_storage_class,
     request_class,
-    usage_type,
 )
+from costinsights.systems.aws_s3_usage import UsageType, usage_type
 
 # Usage type, kind, storage class, class of request.
 SEEN = """

@@ -40,7 +40,8 @@ from costinsights.billing.puller import (
 from costinsights.billing.services import AWS, BY_NAME
 from costinsights.billing.slices import Slice
 from costinsights.billing.units import unit
-from costinsights.systems.aws_s3 import SERVICE, usage_type
+from costinsights.systems.aws_s3 import SERVICE
+from costinsights.systems.aws_s3_usage import usage_type
 from costinsights.troubles import trouble_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from costinsights.billing.services import AWS, SERVICES
 from costinsights.billing.units import AMAZON, unit_sql
 from costinsights.ledger.columns import quoted
 from costinsights.ledger.live import literal
-from costinsights.systems.aws_s3 import usage_type
+from costinsights.systems.aws_s3_usage import usage_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

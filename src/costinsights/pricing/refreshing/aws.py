@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from costinsights.asking import pages
 from costinsights.pricing.refreshing.fetching import NotThere, RefreshError, Source
 from costinsights.pricing.refreshing.offers import Offer, Tier, plain
-from costinsights.systems.aws_s3 import REGIONS
+from costinsights.systems.aws_s3_usage import REGIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
