@@ -9,8 +9,9 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -176,6 +177,35 @@ def steps() -> Generator[Callable[[str, int, int | None], None] | None]:
         bar.stop()
 
 
-def indented(text: str) -> str:
-    """Return a statement or policy as it stands below what is said of it."""
-    return "\n".join(f"    {line}" for line in text.strip().splitlines())
+def say_reads(lines: Sequence[str]) -> None:
+    """Say beforehand what will be read; a line that is a sentence is said as it is."""
+    for line in lines:
+        click.echo(f"reads {line}" if not line.endswith(".") else line, err=True)
+
+
+def moment_of(option: str, text: str | None) -> datetime | None:
+    """Return the moment that an option means, in UTC; None where it was not given.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    if text is None:
+        return None
+    from costinsights.report.period import FORMS, moment
+
+    now = datetime.now(timezone.utc).replace(tzinfo=None)
+    try:
+        return moment(text, now).replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write {FORMS}", param_hint=option
+        ) from None
+
+
+def fail(why: str, grant: str = "") -> NoReturn:
+    """Say why it did not work, and which permission is missing, and end with that exit code."""
+    click.echo(f"Error: {why}", err=True)
+    if grant:
+        needed = "\n".join(f"    {line}" for line in grant.strip().splitlines())
+        click.echo(f"It needs:\n\n{needed}", err=True)
+    sys.exit(EXIT_FAILED)

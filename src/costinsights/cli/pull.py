@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from costinsights.cli.console import (
-    EXIT_FAILED,
     EXIT_LIMIT,
     configuration,
-    indented,
+    fail,
     ledger_option,
+    moment_of,
     plainly,
+    say_reads,
     show,
     steps,
 )
 from costinsights.report.layout import Piece
-from costinsights.report.period import FORMS, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from costinsights.billing.pulled import Pulled
     from costinsights.report.layout import Line
@@ -88,8 +86,8 @@ def pull(
         with steps() as progress:
             report = work(
                 source,
-                _moment("--start", start),
-                _moment("--end", end),
+                moment_of("--start", start),
+                moment_of("--end", end),
                 service=service,
                 resource=resource,
                 path=path,
@@ -98,7 +96,7 @@ def pull(
                 cap=CAP if cap is None else _amount(cap),
                 dry_run=dry_run,
                 ledger=ledger,
-                said=_say,
+                said=say_reads,
                 progress=progress,
             )
     except NotAsked as error:
@@ -106,7 +104,7 @@ def pull(
     except OverCap as error:
         raise _TooDear(str(error)) from error
     except BillingError as error:
-        _failed(str(error), error.grant)
+        fail(str(error), error.grant)
     if style == "json":
         import msgspec
 
@@ -114,30 +112,11 @@ def pull(
     else:
         show(list(_table(report)))
     if report.failed:
-        _failed(report.failed, report.grant)
+        fail(report.failed, report.grant)
 
 
 class _TooDear(click.ClickException):
     exit_code = EXIT_LIMIT
-
-
-def _failed(why: str, grant: str) -> NoReturn:
-    click.echo(f"Error: {why}", err=True)
-    if grant:
-        click.echo(f"It needs:\n\n{indented(grant)}", err=True)
-    sys.exit(EXIT_FAILED)
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
-    try:
-        return moment(text, now).replace(tzinfo=timezone.utc)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time: write {FORMS}", param_hint=option
-        ) from None
 
 
 def _amount(text: str) -> Decimal | None:
@@ -150,11 +129,6 @@ def _amount(text: str) -> Decimal | None:
     if not amount.is_finite() or amount < 0:
         raise click.BadParameter(f"{text!r} is no amount: 0.50, or none", param_hint="--cap")
     return amount
-
-
-def _say(lines: Sequence[str]) -> None:
-    for line in lines:
-        click.echo(f"reads {line}" if not line.endswith(".") else line, err=True)
 
 
 # --- the report ----------------------------------------------------------------------------------

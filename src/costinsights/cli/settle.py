@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import sys
-from datetime import datetime, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import click
 
 from costinsights.cli.console import (
-    EXIT_FAILED,
     configuration,
-    indented,
+    fail,
     ledger_option,
+    moment_of,
     plainly,
+    say_reads,
     show,
     steps,
 )
 from costinsights.report.layout import Piece
-from costinsights.report.period import FORMS, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from costinsights.report.layout import Line
     from costinsights.settlement import Settled
@@ -81,7 +79,7 @@ def settle(
     from costinsights.settlement import settle as work
 
     configuration()  # mistakes in it are said
-    begin, end = _moment("--since", since), _moment("--until", until)
+    begin, end = moment_of("--since", since), moment_of("--until", until)
     try:
         with steps() as progress:
             report = work(
@@ -93,16 +91,13 @@ def settle(
                 wake=wake,
                 lost=lost,
                 ledger=ledger,
-                said=_say,
+                said=say_reads,
                 progress=progress,
             )
     except NotAsked as error:
         raise click.UsageError(str(error)) from error
     except SettlementError as error:
-        click.echo(f"Error: {error}", err=True)
-        if error.grant:
-            click.echo(f"It needs:\n\n{indented(error.grant)}", err=True)
-        sys.exit(EXIT_FAILED)
+        fail(str(error), error.grant)
     if style == "json":
         import msgspec
 
@@ -110,27 +105,7 @@ def settle(
     else:
         show(list(_table(report)))
     if report.failed:
-        click.echo(f"Error: {report.failed}", err=True)
-        if report.grant:
-            click.echo(f"It needs:\n\n{indented(report.grant)}", err=True)
-        sys.exit(EXIT_FAILED)
-
-
-def _moment(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    now = datetime.now(timezone.utc).replace(tzinfo=None)
-    try:
-        return moment(text, now).replace(tzinfo=timezone.utc)
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is not a time: write {FORMS}", param_hint=option
-        ) from None
-
-
-def _say(lines: Sequence[str]) -> None:
-    for line in lines:
-        click.echo(f"reads {line}" if not line.endswith(".") else line, err=True)
+        fail(report.failed, report.grant)
 
 
 # --- the report ----------------------------------------------------------------------------------
