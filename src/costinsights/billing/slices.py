@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
-from costinsights.ledger.manifest import sync_folder
-from costinsights.ledger.writer import LedgerError, make_folder
+from costinsights.ledger import manifest as manifests
+from costinsights.ledger.writer import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 BILL = "bill"
 ROWS = "rows"
 PARTIAL = "partial"
-MANIFEST = "manifest.json"
-FORMAT = 1
 
 State = Literal["provisional", "open", "final"]
 STATES: tuple[State, ...] = get_args(State)
@@ -118,13 +116,11 @@ class Published(msgspec.Struct, kw_only=True):
         return self.pulls[-1]
 
 
-class Manifest(msgspec.Struct, kw_only=True):
-    """What the bill is made of. `generation` counts up with each publication."""
+class Manifest(manifests.Versioned, kw_only=True):
+    """What the bill is made of."""
 
-    format: int = FORMAT
-    generation: int = 0
-    slices: list[Published] = []
-    incomplete: dict[str, str] = {}
+    slices: list[Published] = msgspec.field(default_factory=list[Published])
+    incomplete: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     """Why a slice could not be pulled to its end the last time, by `Slice.told`: said until it is."""
 
     def of(self, wanted: Slice) -> Published | None:
@@ -143,21 +139,7 @@ def load(directory: str) -> Manifest:
     Raises:
         LedgerError: the manifest cannot be read, or a newer version wrote it.
     """
-    path = os.path.join(folder(directory), MANIFEST)
-    try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except FileNotFoundError:
-        return Manifest()
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise LedgerError(f"{path} is damaged: {error}") from error
-    if manifest.format != FORMAT:
-        raise LedgerError(
-            f"{path} has format {manifest.format}, this version reads {FORMAT}: update costinsights"
-        )
-    return manifest
+    return manifests.read(os.path.join(folder(directory), manifests.MANIFEST), Manifest)
 
 
 @contextmanager
@@ -175,16 +157,7 @@ def changing(directory: str) -> Generator[Manifest]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         manifest = load(directory)
         yield manifest
-        manifest.generation += 1
         manifest.slices.sort(key=lambda one: one.slice)
-        path = os.path.join(place, MANIFEST)
-        temporary = f"{path}.new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o600), "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(place)
+        manifests.replace(os.path.join(place, manifests.MANIFEST), manifest)
     finally:
         os.close(fd)

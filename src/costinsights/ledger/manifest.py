@@ -9,7 +9,7 @@ that it does not name.
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -43,11 +43,20 @@ class File(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many of `costinsights.ledger.columns.LATER` it has, unless it holds totals."""
 
 
-class Manifest(msgspec.Struct, kw_only=True):
-    """What has been compacted so far. `generation` counts up with each publication."""
+class Versioned(msgspec.Struct, kw_only=True):
+    """What every list of files has: those of the ledger, and those of the bill."""
 
     format: int = FORMAT
     generation: int = 0
+    """Counts up with each publication."""
+
+
+M = TypeVar("M", bound=Versioned)
+
+
+class Manifest(Versioned, kw_only=True):
+    """What has been compacted so far."""
+
     files: list[File] = []
     consumed: list[str] = []
     """Names of segments whose entries are in `files`; they may still lie there."""
@@ -77,14 +86,22 @@ def load(directory: str) -> Manifest:
     Raises:
         LedgerError: the manifest cannot be read, or a newer version wrote it.
     """
-    path = os.path.join(folder(directory), MANIFEST)
+    return read(os.path.join(folder(directory), MANIFEST), Manifest)
+
+
+def read(path: str, kind: type[M]) -> M:
+    """Return a manifest as it stands at `path`; an empty one where there is none.
+
+    Raises:
+        LedgerError: it cannot be read, or a newer version wrote it.
+    """
     try:
         with open(path, "rb") as file:
             data = file.read()
     except FileNotFoundError:
-        return Manifest()
+        return kind()
     try:
-        manifest = msgspec.json.decode(data, type=Manifest)
+        manifest = msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise LedgerError(f"{path} is damaged: {error}") from error
     if manifest.format != FORMAT:
@@ -100,16 +117,24 @@ def publish(directory: str, manifest: Manifest) -> None:
     Raises:
         OSError: the disk refuses; the old manifest then stands.
     """
+    replace(os.path.join(folder(directory), MANIFEST), manifest)
+
+
+def replace(path: str, manifest: Versioned) -> None:
+    """Put a manifest in the place of the one at `path`, in one step; it is then on the disk.
+
+    Raises:
+        OSError: the disk refuses; the old manifest then stands.
+    """
     manifest.generation += 1
-    path = os.path.join(folder(directory), MANIFEST)
     temporary = f"{path}.new"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1))
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    sync_folder(folder(directory))
+    sync_folder(os.path.dirname(path))
 
 
 def sync_folder(path: str) -> None:
