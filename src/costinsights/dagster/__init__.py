@@ -1,0 +1,56 @@
+"""What Dagster users import: resources, cost metadata, scheduled assets, checks, sensors.
+
+::
+
+    import dagster as dg
+    from costinsights.dagster import CostInsightsResource
+
+    defs = dg.Definitions(assets=[...], resources={"costinsights": CostInsightsResource()})
+
+docs/dagster.md shows all of it. Importing this imports neither Dagster nor any client: a name is
+looked up where it is asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Where each public name is; a module is named as it is called within this package.
+_PLACES = {
+    "ADLSResource": "resources.adls",
+    "AthenaResource": "resources.athena",
+    "AzureSQLResource": "resources.azure_sql",
+    "BigQueryResource": "resources.bigquery",
+    "CostInsightsResource": "resources.costinsights",
+    "DataFactoryResource": "resources.data_factory",
+    "DatabricksResource": "resources.databricks",
+    "DataprocResource": "resources.dataproc",
+    "DuckDBResource": "resources.duckdb",
+    "EMRResource": "resources.emr",
+    "GCSResource": "resources.gcs",
+    "GlueResource": "resources.glue",
+    "MySQLResource": "resources.mysql",
+    "PostgreSQLResource": "resources.postgresql",
+    "PrestoResource": "resources.presto",
+    "RedshiftResource": "resources.redshift",
+    "S3Resource": "resources.s3",
+    "SnowflakeResource": "resources.snowflake",
+    "SparkResource": "resources.spark",
+    "SynapseResource": "resources.synapse",
+    "TrinoResource": "resources.trino",
+}
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, and no more."""
+    from importlib import import_module
+
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})
