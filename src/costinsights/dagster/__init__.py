@@ -40,8 +40,6 @@ _PLACES = {
     "TrinoResource": "resources.trino",
 }
 
-__all__ = sorted(_PLACES)
-
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for, and no more."""
