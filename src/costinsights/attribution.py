@@ -346,6 +346,6 @@ def overlay(sources: Iterable[tuple[str, Mapping[str, str]]]) -> dict[str, str]:
         fresh = {key: value for key, value in found.items() if key not in labels}
         if fresh:
             labels.update(fresh)
-            rules.append(rule)
-    labels["rule"] = "+".join(rules) or "unattributed"
+            rules += rule.split("+")
+    labels["rule"] = "+".join(dict.fromkeys(rules)) or "unattributed"
     return labels

@@ -1,4 +1,4 @@
-"""Asks the orchestrator in this process who is running: Dagster, Airflow, Prefect.
+"""Asks the orchestrator in this process who is running: Dagster, Airflow, Prefect, dbt.
 
 They are asked at the time of the call and only where the program has loaded them. All of them
 speak the same labels: ``job``, ``run``, ``task`` (the step of the job), ``attempt`` (1 is the
@@ -14,11 +14,11 @@ from sys import modules
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from costinsights.attribution import clean_labels
+from costinsights.attribution import MAX_VALUE, clean_labels
 from costinsights.guard import swallow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 # Dagster's run tags that say why a run came about, and the labels that they become.
 _DAGSTER_TAGS = {
@@ -52,11 +52,19 @@ class Context:
     identity.
     """
 
-    __slots__ = ("labels", "rule")
+    __slots__ = ("_laid", "labels", "rule")
 
     def __init__(self, rule: str, labels: Mapping[str, object]) -> None:
         self.rule = rule
         self.labels: Mapping[str, str] = clean_labels(labels)
+        self._laid: tuple[Context, Context] | None = None
+
+    def over(self, outer: Context) -> Context:
+        """Return this context laid over the one around it: the same object for the same two."""
+        if self._laid is None or self._laid[0] is not outer:
+            labels = {**outer.labels, **self.labels}
+            self._laid = outer, Context(f"{self.rule}+{outer.rule}", labels)
+        return self._laid[1]
 
     def __repr__(self) -> str:
         return f"Context({self.rule!r}, {self.labels!r})"
@@ -65,27 +73,47 @@ class Context:
 carried: ContextVar[Context | None] = ContextVar("costinsights_carried", default=None)
 """Who has handed the work under way to a library's own thread, where nobody can be asked."""
 
+node: ContextVar[Context | None] = ContextVar("costinsights_node", default=None)
+"""The dbt node that this thread works for; `costinsights.dbt` sets it."""
+
+begun: list[Callable[[Any, Context], None]] = []
+"""Who is told of each new piece of Dagster's work that somebody asks after, on its own thread: its
+`OpExecutionContext`, and what it says. `costinsights.dagster` listens."""
+
 
 def may_be_present() -> bool:
     """Tell whether this process has loaded an orchestrator, or was started by one."""
-    return not _bare or "dagster" in modules or "prefect" in modules or "airflow" in modules
+    return (
+        not _bare
+        or "dagster_pipes" in modules  # Dagster itself imports it as well
+        or "prefect" in modules
+        or "airflow" in modules
+        or "dbt" in modules
+    )
 
 
 def present() -> Context | None:
     """Return the context of the work under way here and now, or None outside of any.
 
     Where several are nested the one that lives in the process is believed before the one that
-    started the process: Dagster, Prefect, Airflow.
+    started the process: Dagster, Prefect, Airflow. A node of dbt's lies over what runs dbt.
     """
     if not may_be_present():
         return None
     try:
         found = _dagster() if "dagster" in modules else None
+        if found is None and "dagster_pipes" in modules:
+            found = _pipes()
         if found is None and "prefect.context" in modules:
             found = _prefect()
         if found is None and (not _bare or "airflow" in modules):
             found = _airflow()
-        return carried.get() if found is None else found
+        if found is None:
+            found = carried.get()
+        inner = node.get()
+        if inner is None:
+            return found
+        return inner if found is None else inner.over(found)
     except Exception as error:  # noqa: BLE001  the call is recorded all the same
         swallow("orchestrator", error)
         return None
@@ -114,6 +142,11 @@ def _dagster() -> Context | None:
         return known[1]
     context = Context("dagster", _dagster_labels(work))
     _dagster_contexts[key] = ref(work, lambda _: _dagster_contexts.pop(key, None)), context
+    for listen in begun:
+        try:
+            listen(work, context)
+        except Exception as error:  # noqa: BLE001  the call is recorded all the same
+            swallow("dagster", error)
     return context
 
 
@@ -123,6 +156,7 @@ def _dagster_labels(work: Any) -> dict[str, object]:
         "job": work.job_name,
         "run": work.run_id,
         "task": str(work.op_handle),
+        "mapping": work.get_mapping_key(),
         "attempt": work.retry_number + 1,
         "code_location": getattr(work, "location_name", None) or tags.get("dagster/code_location"),
     }
@@ -137,11 +171,49 @@ def _dagster_labels(work: Any) -> dict[str, object]:
         if not keys:
             keys = {check.asset_key for check in checks}
             labels["check"] = _joined(check.name for check in checks)
-        labels["asset"] = _joined(key.to_user_string() for key in keys)
+        labels["asset"] = _whole(_joined(key.to_user_string() for key in keys))
         owners = work.assets_def.owners_by_key
         teams = {owner for key in keys for owner in owners.get(key, ()) if _is_team(owner)}
         labels["team"] = _joined(owner.partition(":")[2] for owner in teams)
     return labels
+
+
+_pipes_known: tuple[object, Context] | None = None
+
+
+def _pipes() -> Context | None:
+    """Ask what Dagster told the external process that it started, once that has opened its Pipes."""
+    global _pipes_known
+    pipes: Any = modules["dagster_pipes"]
+    try:
+        context = pipes.PipesContext.get() if pipes.PipesContext.is_initialized() else None
+    except AttributeError:
+        return None  # still being imported
+    if not isinstance(context, pipes.PipesContext):
+        return None  # there is none, or the library's stand-in for being run without Dagster
+    if _pipes_known is None or _pipes_known[0] is not context:
+        _pipes_known = context, Context("pipes", _pipes_labels(context))
+    return _pipes_known[1]
+
+
+def _pipes_labels(context: Any) -> dict[str, object]:
+    labels: dict[str, object] = {
+        "job": context.job_name,
+        "run": context.run_id,
+        "attempt": context.retry_number + 1,
+    }
+    if context.is_asset_step:
+        labels["asset"] = _whole(_joined(context.asset_keys))
+    if context.is_partition_step:
+        keys = context.partition_key_range
+        one = keys.start == keys.end
+        labels["partition"] = keys.start if one else f"{keys.start}...{keys.end}"
+    return labels
+
+
+def _whole(names: str | None) -> str | None:
+    """Return names only where they fit: half of a list would charge the wrong assets."""
+    return names if names is None or len(names) <= MAX_VALUE else None
 
 
 def _is_team(owner: str) -> bool:

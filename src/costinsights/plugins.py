@@ -15,6 +15,7 @@ INSTRUMENTORS = "costinsights_instrumentor"
 EXPORTERS = "costinsights_exporter"
 HISTORIES = "costinsights_history"
 PULLERS = "costinsights_puller"
+FRAMEWORKS = "costinsights_framework"
 
 
 class PlugIn(NamedTuple):
@@ -37,7 +38,12 @@ class PlugIn(NamedTuple):
 
 def find(group: str) -> dict[str, PlugIn]:
     """Return the plug-ins of an entry-point `group` by name; the first on ``sys.path`` wins."""
-    found: dict[str, PlugIn] = {}
+    return find_each(group)[0]
+
+
+def find_each(*groups: str) -> list[dict[str, PlugIn]]:
+    """Return the plug-ins of several groups, for one look through the folders."""
+    found: list[dict[str, PlugIn]] = [{} for _ in groups]
     elsewhere = False
     for folder in sys.path:
         try:
@@ -58,13 +64,15 @@ def find(group: str) -> dict[str, PlugIn]:
                     text = file.read()
             except (OSError, UnicodeDecodeError):
                 continue
-            if group in text:
-                _parse(text, group, found)
+            for group, plugins in zip(groups, found, strict=True):
+                if group in text:
+                    _parse(text, group, plugins)
     if elsewhere:
         from importlib.metadata import entry_points
 
-        for point in entry_points(group=group):
-            found.setdefault(point.name, PlugIn(point.name, point.value))
+        for group, plugins in zip(groups, found, strict=True):
+            for point in entry_points(group=group):
+                plugins.setdefault(point.name, PlugIn(point.name, point.value))
     return found
 
 

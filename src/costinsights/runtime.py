@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from costinsights import config as configuration
 from costinsights.attribution import unlock_after_fork
 from costinsights.children import unwatch_children, watch_children
+from costinsights.frameworks import unwatch, watch
 from costinsights.guard import say, swallow
-from costinsights.plugins import INSTRUMENTORS, find
+from costinsights.plugins import FRAMEWORKS, INSTRUMENTORS, find_each
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -289,6 +290,7 @@ def uninstrument() -> None:
             return
         for instrumentor in runtime.instrumentors.values():
             instrumentor.uninstrument()
+        unwatch()
         unwatch_children()
         runtime.close()
 
@@ -307,7 +309,7 @@ _instrumentors: dict[str, DBAPIInstrumentor] = {}
 def _switch_on(runtime: Runtime, names: Sequence[str]) -> None:
     from costinsights.instrumentor import NotEnabled
 
-    plugins = find(INSTRUMENTORS)
+    plugins, frameworks = find_each(INSTRUMENTORS, FRAMEWORKS)
     disabled = runtime.config.disabled_instrumentors
     for name in names:
         if name not in plugins:
@@ -333,6 +335,7 @@ def _switch_on(runtime: Runtime, names: Sequence[str]) -> None:
             swallow(f"instrumentor {name}", error)
         else:
             runtime.instrumentors[name] = instrumentor
+    watch(frameworks, runtime.config)
 
 
 def _sorted_out(

@@ -175,6 +175,7 @@ def test_one_that_fails_costs_the_call_nothing_but_its_labels(
     module.OpExecutionContext = Broken
     module.DagsterInvariantViolationError = LookupError
     monkeypatch.setitem(sys.modules, "dagster", module)
+    monkeypatch.setitem(sys.modules, "dagster_pipes", ModuleType("dagster_pipes"))
     assert present() is None
     assert guard.swallowed["orchestrator: MemoryError"]
 
@@ -185,3 +186,34 @@ def test_loading_this_module_loads_no_orchestrator(tmp_path: Path) -> None:
     program = "from costinsights.orchestrators import present; assert present() is None"
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+
+
+# --- a node of dbt's over what runs dbt ---------------------------------------------------------
+
+
+def test_a_node_lies_over_what_runs_dbt(airflow: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, value in RUN.items():
+        monkeypatch.setenv(key, value)
+    orders = Context("dbt", {"asset": "orders", "team": "sales"})
+    outer = present()
+    assert outer is not None
+    token = orchestrators.node.set(orders)
+    try:
+        found = present()
+        assert found is not None
+        assert found.labels == {**LABELS, "asset": "orders", "team": "sales"}
+        assert found.rule == "dbt+airflow"
+        assert present() is found
+    finally:
+        orchestrators.node.reset(token)
+    assert present() is outer
+
+
+def test_a_node_alone_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    orders = Context("dbt", {"asset": "orders"})
+    monkeypatch.setitem(sys.modules, "dbt", ModuleType("dbt"))
+    token = orchestrators.node.set(orders)
+    try:
+        assert present() is orders
+    finally:
+        orchestrators.node.reset(token)
