@@ -60,7 +60,7 @@ all: lint types test docs build  ## everything but the benchmarks
 
 lock: $(UV)     ## requirements/*.txt from pyproject.toml (ARGS=--upgrade for the newest)
 	@for group in "pyproject.toml --group dev" "--group mysqlclient" "--group spark" "--group spark35" "--group uv" \
-		"--group dagster" "--group prefect" "--group airflow" "pyproject.toml --group dbt"; do \
+		"--constraint requirements/spark.txt --group dagster" "--group dagster111" "--group prefect" "--group airflow" "pyproject.toml --group dbt"; do \
 		$(UV) pip compile $$group --quiet --universal --python-version 3.10 --generate-hashes \
 			--no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(ARGS) \
 			--output-file requirements/$${group##* }.txt || exit 1; done
