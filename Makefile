@@ -10,6 +10,9 @@ VENV := .venv
 RUN := $(VENV)/bin
 UV := .cache/bootstrap/bin/uv
 CODE := src instrumentors exporters tests benchmarks .ci
+# What imports Dagster or dbt is checked against their environment; .ci/frameworks.json names it too.
+FRAMEWORKS := benchmarks/programs exporters/costinsights_exporters/dagster.py src/costinsights/dagster \
+	src/costinsights/dbt tests/programs
 
 # A home that cannot be written (a service account, a container) stops nothing: the caches move here.
 export XDG_CACHE_HOME := $(shell d="$${XDG_CACHE_HOME:-$$HOME/.cache}"; \
@@ -42,6 +45,10 @@ format: install  ## let ruff rewrite what it can
 types: install  ## mypy and pyright, both strict, tests included
 	@$(RUN)/mypy $(wildcard $(CODE))
 	@$(RUN)/pyright
+	@environment=$$($(RUN)/python -m tests.environments dagster)/bin/python && \
+		$(RUN)/mypy --python-executable $$environment --cache-dir .mypy_cache/frameworks \
+			$$(find $(wildcard $(FRAMEWORKS)) -name '*.py') && \
+		$(RUN)/pyright --project .ci/frameworks.json --pythonpath $$environment
 
 docs: install   ## every code block of the documentation runs
 	@$(RUN)/python -m pytest tests/unit/test_docs.py $(ARGS)

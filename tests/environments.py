@@ -1,7 +1,8 @@
 """Environments of their own, for what agrees with nothing else that is locked: dbt, orchestrators.
 
 Each is installed once, in the cache directory, from ``requirements/<name>.txt`` with its hashes, by
-the uv that ``make`` runs on. The package that is tested is lent to it (`lent`).
+the uv that ``make`` runs on; ``python -m tests.environments dagster`` says where. The package that
+is tested is lent to it (`lent`).
 """
 
 from __future__ import annotations
@@ -77,3 +78,10 @@ def lent(folder: Path) -> Path:
     metadata = Path(str(points)).parent
     shutil.copytree(metadata, folder / metadata.name)
     return folder
+
+
+if __name__ == "__main__":  # make types: where the environments named are
+    try:
+        print(*map(environment, sys.argv[1:]))
+    except Unavailable as error:
+        sys.exit(str(error))
