@@ -65,6 +65,8 @@ class Config(NamedTuple):
     """Options of pullers, by their keys."""
     storage: Mapping[str, Mapping[str, object]] = {}
     """Options of who asks how large buckets are, by system."""
+    dbt: Mapping[str, bool] = {}
+    """What is left behind at the end of a run of dbt's: see `costinsights.dbt.watching`."""
     disabled_instrumentors: frozenset[str] = frozenset()
     """Names of instrumentors, or ``*`` for all that nobody asks for by name."""
     tagging: str = "off"
@@ -178,6 +180,7 @@ def _load(
         settlement=file.get("settlement", {}),
         billing=file.get("billing", {}),
         storage=file.get("storage", {}),
+        dbt=file.get("dbt", {}),
         disabled_instrumentors=frozenset(
             _first(_names(_variable("DISABLED_INSTRUMENTORS")), file.get("disabled_instrumentors"))
             or ()

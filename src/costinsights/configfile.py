@@ -38,6 +38,7 @@ class Settings(TypedDict, total=False):
     settlement: Mapping[str, Mapping[str, object]]
     billing: Mapping[str, Mapping[str, object]]
     storage: Mapping[str, Mapping[str, object]]
+    dbt: Mapping[str, bool]
     disabled_instrumentors: tuple[str, ...]
     tagging: str
     follow_jobs: bool
@@ -208,6 +209,8 @@ class _Reader:
             settings["billing"] = self._options(key, _table(key, value))
         elif key == "storage":
             settings["storage"] = self._options(key, _table(key, value))
+        elif key == "dbt":
+            settings["dbt"] = self._switches(key, _table(key, value), DBT_KEYS)
         elif key == "rule":
             settings["rules"] = tuple(self.rules(_tables(key, value), (key,)))
         elif key == "capacity":
@@ -246,6 +249,21 @@ class _Reader:
             except Mistake as mistake:
                 self._say(mistake, (kind, name))
         return options
+
+    def _switches(
+        self, kind: str, table: Mapping[str, object], known: Sequence[str]
+    ) -> Mapping[str, bool]:
+        switches: dict[str, bool] = {}
+        for key, value in table.items():
+            try:
+                if key not in known:
+                    raise _unknown(f"{kind}.", key, known)
+                if not isinstance(value, bool):
+                    raise Mistake(f"{kind}.{key} must be true or false", key)
+                switches[key] = value
+            except Mistake as mistake:
+                self._say(mistake, (kind,))
+        return switches
 
     def _capacities(self, given: Sequence[object]) -> tuple[Mapping[str, object], ...]:
         # Imported here, because it brings the price book along, and few files need it.
@@ -303,6 +321,7 @@ class _Reader:
 
 KEYS = (
     "capacity",
+    "dbt",
     "describe",
     "disabled_instrumentors",
     "exporter",
@@ -320,6 +339,7 @@ KEYS = (
     "storage",
     "tagging",
 )
+DBT_KEYS = ("costs", "table")
 _RULE_KEYS = ("labels", "match", "name")
 
 

@@ -443,7 +443,7 @@ def test_a_mistake_in_attribution_says_where_it_was_given(
     [
         ('exporter_ = "x"', 1, "unknown key exporter_; did you mean exporter?"),
         ("\n\nexportres = []", 3, "unknown key exportres; did you mean exporters?"),
-        ("qwertz = 1", 1, "unknown key qwertz; known are capacity, describe, disabled_instr"),
+        ("qwertz = 1", 1, "unknown key qwertz; known are capacity, dbt, describe, disabled_instr"),
         ("ledger = 5", 1, "ledger must be text, not a number"),
         ('ledger = ""', 1, "ledger is empty"),
         ("ledger = true", 1, "ledger must be text, not true or false"),
@@ -455,6 +455,9 @@ def test_a_mistake_in_attribution_says_where_it_was_given(
         ("retention_days = 0", 1, "retention_days must be a whole number of days, 1 or more"),
         ("retention_days = 1.5", 1, "retention_days must be a whole number"),
         ("retention_days = true", 1, "retention_days must be a whole number"),
+        ("[dbt]\ntabel = false", 2, "unknown key dbt.tabel; did you mean dbt.table?"),
+        ("[dbt]\ncosts = 1", 2, "dbt.costs must be true or false"),
+        ("dbt = true", 1, "dbt must be a table, not true or false"),
         ('labels = "team"', 1, "labels must be a table, not text"),
         ('[labels]\na = "b"\nteam = ["x"]', 3, "the label 'team' must be text, not a list"),
         ('price_books = [\n  "nowhere.toml",\n]', 1, "there is no file "),
