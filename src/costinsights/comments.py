@@ -101,7 +101,7 @@ def _dbt(body: str) -> dict[str, str] | None:
         return None
     found = {"rule": "dbt"}
     if node:
-        found["asset"] = _asset(node)
+        found["asset"] = asset_of(node)
     for key in _DBT_ATTRIBUTION:
         if value := _clean(fields.get(key)):
             found[key] = value
@@ -111,7 +111,7 @@ def _dbt(body: str) -> dict[str, str] | None:
     return found
 
 
-def _asset(node: str) -> str:
+def asset_of(node: str) -> str:
     """``model.project.orders`` -> ``orders``; a source keeps its schema, a test loses its hash."""
     parts = node.split(".")
     if len(parts) < 3:

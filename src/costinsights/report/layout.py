@@ -48,8 +48,12 @@ def width_of(text: str) -> int:
     """Return how many cells of a terminal `text` takes."""
     if text.isascii():
         return len(text)
-    from rich.cells import cell_len
+    try:
+        from rich.cells import cell_len
+    except ImportError:  # a program that prints a table need not have what commands need
+        from unicodedata import east_asian_width
 
+        return sum(2 if east_asian_width(char) in "WF" else 1 for char in text)
     return cell_len(text)
 
 
