@@ -63,11 +63,15 @@ _finder = _Finder()
 
 
 def _notify(module: ModuleType) -> None:
-    for function in list(_watched.get(module.__name__, ())):
-        try:
-            function(module)
-        except Exception as error:  # noqa: BLE001  the program's import must succeed
-            swallow(f"import of {module.__name__}", error)
+    told: list[Callable[[ModuleType], None]] = []
+    # One that is told may bring others to be told of the same module.
+    while fresh := [each for each in _watched.get(module.__name__, ()) if each not in told]:
+        for function in fresh:
+            told.append(function)
+            try:
+                function(module)
+            except Exception as error:  # noqa: BLE001  the program's import must succeed
+                swallow(f"import of {module.__name__}", error)
 
 
 def when_imported(name: str, function: Callable[[ModuleType], None]) -> None:

@@ -12,6 +12,8 @@ import sys
 from typing import Any, NamedTuple
 
 INSTRUMENTORS = "costinsights_instrumentor"
+DRIVERS = "costinsights_driver"
+"""Not plug-ins, but the modules that instrumentors of the same names wait for."""
 EXPORTERS = "costinsights_exporter"
 HISTORIES = "costinsights_history"
 PULLERS = "costinsights_puller"

@@ -13,10 +13,12 @@ from costinsights.attribution import unlock_after_fork
 from costinsights.children import unwatch_children, watch_children
 from costinsights.frameworks import unwatch, watch
 from costinsights.guard import say, swallow
-from costinsights.plugins import FRAMEWORKS, INSTRUMENTORS, find_each
+from costinsights.imports import forget, when_imported
+from costinsights.plugins import DRIVERS, FRAMEWORKS, INSTRUMENTORS, find_each
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from types import ModuleType
 
     from costinsights.background import Background
     from costinsights.config import Config
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from costinsights.hosts import Declared
     from costinsights.instrumentor import DBAPIInstrumentor
     from costinsights.ledger.writer import Writer
+    from costinsights.plugins import PlugIn
     from costinsights.pricing import PriceBook
     from costinsights.recorder import Recorder
 
@@ -41,6 +44,8 @@ class Runtime:
         self.process = os.urandom(10).hex()
         self.pid = os.getpid()
         self.instrumentors: dict[str, DBAPIInstrumentor] = {}
+        self.waiting: dict[str, Callable[[ModuleType], None]] = {}
+        """What loads the plug-ins whose drivers the program has not imported yet."""
         self.skipped: dict[str, str] = {}
         """Plug-ins that could not be loaded, and why."""
         self._lock = RLock()
@@ -288,6 +293,8 @@ def uninstrument() -> None:
         runtime, _runtime = _runtime, None
         if runtime is None:
             return
+        for waiting in runtime.waiting.values():
+            forget(waiting)
         for instrumentor in runtime.instrumentors.values():
             instrumentor.uninstrument()
         unwatch()
@@ -309,33 +316,56 @@ _instrumentors: dict[str, DBAPIInstrumentor] = {}
 def _switch_on(runtime: Runtime, names: Sequence[str]) -> None:
     from costinsights.instrumentor import NotEnabled
 
-    plugins, frameworks = find_each(INSTRUMENTORS, FRAMEWORKS)
+    plugins, drivers, frameworks = find_each(INSTRUMENTORS, DRIVERS, FRAMEWORKS)
     disabled = runtime.config.disabled_instrumentors
     for name in names:
         if name not in plugins:
             known = ", ".join(sorted(plugins)) or "none is installed"
             raise NotEnabled(f"there is no instrumentor {name!r}; known are: {known}")
     for name in names or plugins:
-        if not names and (name in disabled or "*" in disabled):
-            runtime.skipped[name] = "disabled by the configuration"
-            continue
         if name in runtime.instrumentors:
             continue
-        try:
-            instrumentor = _instrumentors.get(name)
-            if instrumentor is None:
-                instrumentor = _instrumentors[name] = plugins[name].load()()
-            instrumentor.instrument(runtime.recorder, explicit=bool(names))
-        except NotEnabled:
-            raise
-        except Exception as error:
-            runtime.skipped[name] = f"{type(error).__name__}: {error}"
-            if names:
-                raise NotEnabled(f"the instrumentor {name!r} does not load: {error}") from error
-            swallow(f"instrumentor {name}", error)
-        else:
-            runtime.instrumentors[name] = instrumentor
+        if names:
+            _load(runtime, plugins[name], explicit=True)
+        elif name in disabled or "*" in disabled:
+            runtime.skipped[name] = "disabled by the configuration"
+        elif name not in drivers:
+            _load(runtime, plugins[name])
+        elif name not in runtime.waiting:
+            _load_later(runtime, plugins[name], drivers[name].value)
     watch(frameworks, runtime.config)
+
+
+def _load_later(runtime: Runtime, plugin: PlugIn, driver: str) -> None:
+    """Load a plug-in with its driver: a program does not pay for drivers that it has not."""
+
+    def load(module: ModuleType) -> None:
+        forget(load)
+        if plugin.name not in runtime.instrumentors:
+            _load(runtime, plugin)
+
+    runtime.waiting[plugin.name] = load
+    when_imported(driver, load)
+
+
+def _load(runtime: Runtime, plugin: PlugIn, *, explicit: bool = False) -> None:
+    from costinsights.instrumentor import NotEnabled
+
+    name = plugin.name
+    try:
+        instrumentor = _instrumentors.get(name)
+        if instrumentor is None:
+            instrumentor = _instrumentors[name] = plugin.load()()
+        instrumentor.instrument(runtime.recorder, explicit=explicit)
+    except NotEnabled:
+        raise
+    except Exception as error:
+        runtime.skipped[name] = f"{type(error).__name__}: {error}"
+        if explicit:
+            raise NotEnabled(f"the instrumentor {name!r} does not load: {error}") from error
+        swallow(f"instrumentor {name}", error)
+    else:
+        runtime.instrumentors[name] = instrumentor
 
 
 def _sorted_out(

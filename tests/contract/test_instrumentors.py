@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from costinsights.plugins import INSTRUMENTORS, find
+from costinsights.plugins import DRIVERS, INSTRUMENTORS, find
 from tests.contract.plugins import (
     INSTRUMENTOR_MODULES,
     instrumentor_of,
@@ -264,6 +264,35 @@ def test_the_core_imports_no_plugin() -> None:
             for imported in names:
                 top = imported.partition(".")[0]
                 assert top not in ("costinsights_instrumentors", "costinsights_exporters"), path
+
+
+LOADED = """
+import sys
+import costinsights
+
+def ours():
+    return [name for name in sys.modules if name.startswith("costinsights_instrumentors.")]
+
+costinsights.instrument(ledger=sys.argv[1], exporters=[])
+print(ours())
+import sqlite3
+print(ours())
+costinsights.uninstrument()
+print([finder for finder in sys.meta_path if "costinsights" in repr(finder)])
+"""
+
+
+def test_every_plugin_waits_for_its_driver() -> None:
+    """What a plug-in waits for stands with its entry points, so that it need not be loaded for it."""
+    waited_for = {name: driver.value for name, driver in find(DRIVERS).items()}
+    assert {name: waited_for.get(name) for name in INSTRUMENTOR_MODULES} == {
+        name: instrumentor_of(name).driver for name in INSTRUMENTOR_MODULES
+    }
+
+
+def test_no_plugin_is_loaded_before_its_driver(tmp_path: Path) -> None:
+    printed = run_python(LOADED, str(tmp_path / "ledger"), folder=tmp_path)
+    assert printed == "[]\n['costinsights_instrumentors.sqlite3']\n[]\n"
 
 
 def test_every_entry_point_is_a_plugin_here() -> None:
