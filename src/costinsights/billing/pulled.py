@@ -44,6 +44,8 @@ class Pulled(msgspec.Struct, kw_only=True):
     dry_run: bool = False
     plan: tuple[str, ...] = ()
     accounts: int = 0
+    scopes: list[str] = []
+    """Whose bills these are, as slices name them: accounts, exports, deliveries of a folder."""
     slices: int = 0
     """All of the time that was asked for."""
     published: int = 0

@@ -318,6 +318,7 @@ class _Run:
     ) -> list[Slice]:
         """Return the slices that have to be pulled, and count the others."""
         report.slices += len(wanted)
+        report.scopes = sorted({*report.scopes, *(slice_.scope for slice_ in wanted)})
         left: list[Slice] = []
         settled: list[tuple[Published, State]] = []
         for slice_ in wanted:

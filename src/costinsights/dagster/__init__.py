@@ -38,6 +38,17 @@ _PLACES = {
     "SparkResource": "resources.spark",
     "SynapseResource": "resources.synapse",
     "TrinoResource": "resources.trino",
+    "create_adls_insights_asset_and_schedule": "scheduled",
+    "create_aws_insights_asset_and_schedule": "scheduled",
+    "create_azure_insights_asset_and_schedule": "scheduled",
+    "create_bill_asset_and_schedule": "scheduled",
+    "create_databricks_insights_asset_and_schedule": "scheduled",
+    "create_focus_insights_asset_and_schedule": "scheduled",
+    "create_gcp_insights_asset_and_schedule": "scheduled",
+    "create_gcs_insights_asset_and_schedule": "scheduled",
+    "create_s3_insights_asset_and_schedule": "scheduled",
+    "get_cost_data_for_day": "scheduled",
+    "get_cost_data_for_hour": "scheduled",
 }
 
 
