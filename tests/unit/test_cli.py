@@ -117,6 +117,12 @@ def test_every_command_is_documented() -> None:
         ("report", "--fail-over", "-1"),
         ("report", "--limit", "-1"),
         ("report", "--format", "xml"),
+        ("diff",),
+        ("diff", "run=1"),
+        ("diff", "run=1", "run=2"),
+        ("diff", "none.json", "run=2"),
+        ("diff", "asset=asset-0", "asset=asset-1", "--by", "price"),
+        ("diff", "asset=asset-0", "asset=asset-1", "--fail-over-percent", "-1"),
         ("explain", "ffffff"),
         ("export",),
         ("export", "nonesuch"),
@@ -173,6 +179,58 @@ def test_a_limit_is_held(ledger: Path) -> None:
     done = run(*words, "5.99", code=3)
     assert done.stdout.startswith("asset,")  # the report is there all the same
     assert done.stderr == ("costinsights: 6.000000000000000 USD is over the limit of 5.99\n")
+
+
+def test_a_dearer_run_is_held_against_a_limit(ledger: Path) -> None:
+    sides = ("diff", "--ledger", ledger, "asset=asset-0", "asset=asset-2", "--by", "system")
+    for limit in ("--fail-over=2", "--fail-over-percent=200%", "--fail-over-percent=200.0"):
+        assert run(*sides, limit).stderr == ""
+    for limit, said in (("--fail-over=1.99", "1.99"), ("--fail-over-percent=199.9", "199.9 %")):
+        done = run(*sides, limit, code=3)
+        assert "total USD" in done.stdout
+        assert done.stderr == (
+            f"costinsights: 2 USD more than the base (+200 %) is over the limit of {said}\n"
+        )
+    cheaper = ("diff", "--ledger", ledger, "asset=asset-2", "asset=asset-0", "--by", "system")
+    assert run(*cheaper, "--fail-over=0", "--fail-over-percent=0").stderr == ""
+
+
+def test_more_than_nothing_is_over_any_share_of_it(ledger: Path) -> None:
+    sides = ("diff", "--ledger", ledger, "asset=asset-0", "asset=asset-1", "--by", "query")
+    assert "+100 %" in run(*sides, "--fail-over-percent=1000").stdout
+    program = Program(ledger)
+    program.call(labels={"asset": "free"}, amount=0)
+    program.call(labels={"asset": "unknown"}, amount=None)
+    program.close()
+    free = ("diff", "--ledger", ledger, "asset=free", "asset=asset-1", "--by", "system")
+    assert "which cost nothing" in run(*free, "--fail-over-percent=1000", code=3).stderr
+    unknown = ("diff", "--ledger", ledger, "asset=unknown", "asset=asset-1", "--by", "system")
+    done = run(*unknown, "--fail-over=1")
+    assert done.stderr == "costinsights: 1 call has no price and cannot be held against a limit\n"
+
+
+def test_costs_of_dbt_are_compared_without_a_ledger(tmp_path: Path) -> None:
+    sides: list[Path] = []
+    for folder, amount in (("main", "1.5"), ("target", "2")):
+        (tmp_path / folder).mkdir()
+        sides.append(tmp_path / folder / "costs.json")
+        total = [{"currency": "USD", "amount": amount}]
+        node = {"unique_id": "model.shop.orders", "costs": total, "calls": 1}
+        document: dict[str, Any] = {
+            "version": 1,
+            "totals": total,
+            "nodes": [node],
+            "other": {"costs": []},
+        }
+        sides[-1].write_text(json.dumps(document))
+    done = run("diff", *sides, "--format", "md", env={**os.environ, "COSTINSIGHTS_LEDGER": "none"})
+    assert r"\$1.50 → \$2.00 (+\$0.50, +33.3 %)" in done.stdout
+    assert "model.shop.orders" in done.stdout
+    sides[0].write_text('{"version": 7}')
+    said = run("diff", *sides, code=1).stderr
+    assert said == (
+        f"Error: {sides[0]} is of version 7, and this costinsights reads version 1: update it\n"
+    )
 
 
 def test_a_pipe_gets_plain_text_and_all_of_it(ledger: Path) -> None:

@@ -97,6 +97,29 @@ def test_costs_are_reported_by_many_things(ledger: Path, by: str, items: list[st
         compact(str(ledger))
 
 
+def test_by_dbts_own_words(ledger: Path) -> None:
+    """A node with two tags is in one row: what each tag costs alone would not add up."""
+    program = Program(ledger)
+    for tags, amount in (("a,b", 3), ("a", 2), (None, 1)):
+        of_node = {"dbt.node_id": f"model.shop.{amount}", "dbt.owner": "growth"}
+        if tags is not None:
+            of_node["dbt.tags"] = tags
+        program.call(labels=of_node, amount=amount * UNIT)
+    program.call(labels={"asset": "other"}, amount=UNIT // 2)
+    program.close()
+    half = Decimal("0.5")
+    for by, rows in (
+        ("dbt.node", [("model.shop.3", 3), ("model.shop.2", 2), ("model.shop.1", 1), (None, half)]),
+        ("dbt.tag", [("a,b", 3), ("a", 2), (None, Decimal("1.5"))]),
+        ("dbt.owner", [("growth", 6), (None, half)]),
+    ):
+        made = report(ledger, by)
+        assert [(row.item, row.now.amount) for row in made.rows] == rows
+        assert made.totals[0].now.amount == Decimal("6.5")
+        assert f"(no {by.removeprefix('dbt.')})" in render(made, "table")
+    assert "Cost by dbt.tag (a node's tags together)" in render(report(ledger, "dbt.tag"), "table")
+
+
 def test_by_nothing_else(ledger: Path) -> None:
     shop(ledger)
     for by in ("label:", "price", ""):

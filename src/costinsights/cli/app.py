@@ -13,6 +13,7 @@ from costinsights import __version__
 _COMMANDS = {
     "run": "costinsights.cli.run:run",
     "report": "costinsights.cli.report:report",
+    "diff": "costinsights.cli.diff:diff",
     "bill": "costinsights.cli.bill:bill",
     "explain": "costinsights.cli.explain:explain",
     "demo": "costinsights.cli.demo:demo",

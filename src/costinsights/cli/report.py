@@ -52,7 +52,7 @@ class Amount(click.ParamType[Decimal]):
     "--by",
     default="asset",
     show_default=True,
-    metavar="asset|job|team|system|query|label:NAME",
+    metavar="asset|job|team|system|query|dbt.node|dbt.tag|dbt.owner|label:NAME",
     help="What to report the cost of.",
 )
 @click.option("--since", metavar="TIME", help='From then on: 2026-11-01, 7d, 24h, "yesterday".')
@@ -93,6 +93,7 @@ def report(
     \b
       costinsights report --by team --since 7d --compare previous
       costinsights report --by query --since yesterday --limit 10
+      costinsights report --by dbt.node --since yesterday
       costinsights report --by label:env --format csv > costs.csv
     """  # noqa: D301  \b is click's mark for a block that keeps its lines
     columns = width()

@@ -30,7 +30,15 @@ FORMATS = ("table", "json", "csv", "md")
 
 UNATTRIBUTED = "(unattributed)"
 # What stands for calls that are nobody's, where that is not the word for it.
-_NOBODY = {"query": "(no statement)", "system": "(unknown)"}
+_NOBODY = {
+    "query": "(no statement)",
+    "system": "(unknown)",
+    "dbt.node": "(no node)",
+    "dbt.tag": "(no tag)",
+    "dbt.owner": "(no owner)",
+}
+# What the title says where the dimension alone does not.
+_MEANT = {"dbt.tag": "dbt.tag (a node's tags together)"}
 _HOW_TO_PRICE = (
     "Say in [[capacity]] of costinsights.toml what an hour of the database costs (docs/prices.md)."
 )
@@ -38,6 +46,10 @@ _MOST_STALE = 3
 """Lines that are named; the JSON has all."""
 _BAR_CELLS = 8
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
+_INERT = str.maketrans(
+    {char: f"\\{char}" for char in "\\`*_[]|~$"}
+    | {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@&#8203;", "#": "#&#8203;"}
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -96,7 +108,7 @@ def _columns(report: Report, width: int | None) -> list[Column]:
 
     columns = [
         Column(
-            _heading(report.by),
+            heading(report.by),
             cells(lambda row: _name(row, report.by), lambda row: "dim" if row.item is None else ""),
             right=False,
             flexible=True,
@@ -180,7 +192,8 @@ def _bar(row: Row, whole: Decimal | None) -> str:
     return "█" * full + (_EIGHTHS[rest] if rest else "")
 
 
-def _heading(by: str) -> str:
+def heading(by: str) -> str:
+    """Return what a column is called that has the items."""
     return by.removeprefix("label:")
 
 
@@ -189,11 +202,17 @@ def _name(row: Row, by: str) -> str:
         return f"total {row.currency}" if row.currency else "total"
     if row.kind == "other":
         return f"other ({row.others:,})"
-    return visible(row.item or "") or _NOBODY.get(by, UNATTRIBUTED)
+    return name_of(row.item, by)
+
+
+def name_of(item: str | None, by: str) -> str:
+    """Return how an item is called before people; calls that are nobody's have a name as well."""
+    return visible(item or "") or _NOBODY.get(by, UNATTRIBUTED)
 
 
 def _title(report: Report) -> str:
-    title = f"Cost by {_heading(report.by)}, {_span(report.period)}"
+    by = _MEANT.get(report.by) or heading(report.by)
+    title = f"Cost by {by}, {_span(report.period)}"
     if report.compared_with is not None:
         title += f", against {_span(report.compared_with)}"
     return title
@@ -288,21 +307,24 @@ def _drill(report: Report, options: str) -> str:
 def as_markdown(report: Report, *, options: str = "") -> str:
     """Return the report as a table of GitHub's Markdown."""
     columns = _columns(report, None)
-    lines = [f"**{_escaped(_title(report))}**", ""]
-    lines.append("| " + " | ".join(_escaped(column.name) for column in columns) + " |")
+    lines = [f"**{escaped(_title(report))}**", ""]
+    lines.append("| " + " | ".join(escaped(column.name) for column in columns) + " |")
     lines.append("|" + "|".join("---:" if column.right else ":---" for column in columns) + "|")
     for number in range(len(report.rows) + len(report.totals)):
-        texts = [_escaped(column.cells[number].text) for column in columns]
+        texts = [escaped(column.cells[number].text) for column in columns]
         if number >= len(report.rows):
             texts = [f"**{text}**" if text else "" for text in texts]
         lines.append("| " + " | ".join(texts) + " |")
-    lines += ["", *(f"{_escaped(text)}  " for text in _footer(report, options))]
+    lines += ["", *(f"{escaped(text)}  " for text in _footer(report, options))]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _escaped(text: str) -> str:
-    escaped = "".join(f"\\{char}" if char in "\\`*_[]|~$" else char for char in text)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+def escaped(text: str) -> str:
+    """Return `text` as Markdown that shows it and does nothing: no markup, no HTML, no mention.
+
+    The character without a width keeps ``@team`` and ``#1`` from notifying people and from links.
+    """
+    return text.translate(_INERT)
 
 
 # -- for programs ---------------------------------------------------------------------------------
@@ -322,11 +344,11 @@ def as_csv(report: Report) -> str:
     writer.writerow([report.by if name == "item" else name for name in names])
     for record, row in zip(records, report.rows, strict=True):
         record["item"] = row.item or _name(row, report.by)
-        writer.writerow([_harmless(record.get(name)) for name in names])
+        writer.writerow([harmless(record.get(name)) for name in names])
     return out.getvalue()
 
 
-def _harmless(value: object) -> object:
+def harmless(value: object) -> object:
     """Keep a spreadsheet from computing a text; numbers, also negative ones, stay as they are."""
     if isinstance(value, str) and value.startswith(_FORMULA) and not _is_number(value):
         return f"'{value}"

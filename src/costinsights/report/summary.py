@@ -29,6 +29,10 @@ Kind = Literal["item", "other", "total"]
 DIMENSIONS = ("asset", "job", "team", "system", "query")
 LABEL = "label:"
 
+# Labels that are asked for so often that they go without ``label:``. The label has all tags of a
+# node, and a set of tags is one item: what a node costs stands in one row, whatever its tags.
+DBT = {"dbt.node": "dbt.node_id", "dbt.tag": "dbt.tags", "dbt.owner": "dbt.owner"}
+
 # Python's own context rounds at 28 digits; here a sum is exact or an error.
 EXACT = Context(prec=100, traps=[Inexact])
 
@@ -138,7 +142,7 @@ def make(
 
     Args:
         ledger: The ledger's directory, live or compacted.
-        by: One of `DIMENSIONS`, or ``label:`` and the name of a label.
+        by: One of `DIMENSIONS` or of `DBT`, or ``label:`` and the name of a label.
         period: Which calls, by when they ended.
         compare: Add the time of the same length before `period`.
         limit: How many items to name for each currency; the others are one row.
@@ -200,9 +204,20 @@ def define_views(connection: DuckDBPyConnection, label: str | None = None) -> No
 def _view(by: str) -> tuple[str, str | None]:
     if by in DIMENSIONS:
         return f"cost_by_{by}", None
-    if by.startswith(LABEL) and len(by) > len(LABEL):
-        return "cost_by_label", by.removeprefix(LABEL)
-    raise ValueError(f"costs are reported by {', '.join(DIMENSIONS)} or label:NAME, not by {by!r}")
+    if label := label_of(by):
+        return "cost_by_label", label
+    raise ValueError(not_by(by))
+
+
+def label_of(by: str) -> str | None:
+    """Return the label that costs are to be reported by; None when `by` means no label."""
+    return DBT.get(by) or (by.removeprefix(LABEL) if by.startswith(LABEL) else "") or None
+
+
+def not_by(by: str) -> str:
+    """Say what costs are reported by, to who asked for something else."""
+    known = ", ".join((*DIMENSIONS, *DBT))
+    return f"costs are reported by {known} or label:NAME, not by {by!r}"
 
 
 def _read(store: Store, view: str, label: str | None) -> list[_Line]:
