@@ -112,11 +112,14 @@ def _dbt(body: str) -> dict[str, str] | None:
 
 
 def asset_of(node: str) -> str:
-    """``model.project.orders`` -> ``orders``; a source keeps its schema, a test loses its hash."""
+    """Return what a node of dbt's is called: ``model.project.orders`` -> ``orders``.
+
+    A source keeps its schema, a unit test its model, and a test loses its hash.
+    """
     parts = node.split(".")
     if len(parts) < 3:
         return node
-    return ".".join(parts[2:]) if parts[0] == "source" else parts[2]
+    return ".".join(parts[2:]) if parts[0] in ("source", "unit_test") else parts[2]
 
 
 def _sqlcommenter(body: str) -> dict[str, str] | None:
