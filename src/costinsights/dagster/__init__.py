@@ -13,7 +13,78 @@ looked up where it is asked for.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from costinsights.dagster.resources.adls import ADLSResource
+    from costinsights.dagster.resources.athena import AthenaResource
+    from costinsights.dagster.resources.azure_sql import AzureSQLResource
+    from costinsights.dagster.resources.bigquery import BigQueryResource
+    from costinsights.dagster.resources.costinsights import CostInsightsResource
+    from costinsights.dagster.resources.data_factory import DataFactoryResource
+    from costinsights.dagster.resources.databricks import DatabricksResource
+    from costinsights.dagster.resources.dataproc import DataprocResource
+    from costinsights.dagster.resources.duckdb import DuckDBResource
+    from costinsights.dagster.resources.emr import EMRResource
+    from costinsights.dagster.resources.gcs import GCSResource
+    from costinsights.dagster.resources.glue import GlueResource
+    from costinsights.dagster.resources.mysql import MySQLResource
+    from costinsights.dagster.resources.postgresql import PostgreSQLResource
+    from costinsights.dagster.resources.presto import PrestoResource
+    from costinsights.dagster.resources.redshift import RedshiftResource
+    from costinsights.dagster.resources.s3 import S3Resource
+    from costinsights.dagster.resources.snowflake import SnowflakeResource
+    from costinsights.dagster.resources.spark import SparkResource
+    from costinsights.dagster.resources.synapse import SynapseResource
+    from costinsights.dagster.resources.trino import TrinoResource
+    from costinsights.dagster.scheduled import (
+        create_adls_insights_asset_and_schedule,
+        create_aws_insights_asset_and_schedule,
+        create_azure_insights_asset_and_schedule,
+        create_bill_asset_and_schedule,
+        create_databricks_insights_asset_and_schedule,
+        create_focus_insights_asset_and_schedule,
+        create_gcp_insights_asset_and_schedule,
+        create_gcs_insights_asset_and_schedule,
+        create_s3_insights_asset_and_schedule,
+        get_cost_data_for_day,
+        get_cost_data_for_hour,
+    )
+
+__all__ = [
+    "ADLSResource",
+    "AthenaResource",
+    "AzureSQLResource",
+    "BigQueryResource",
+    "CostInsightsResource",
+    "DataFactoryResource",
+    "DatabricksResource",
+    "DataprocResource",
+    "DuckDBResource",
+    "EMRResource",
+    "GCSResource",
+    "GlueResource",
+    "MySQLResource",
+    "PostgreSQLResource",
+    "PrestoResource",
+    "RedshiftResource",
+    "S3Resource",
+    "SnowflakeResource",
+    "SparkResource",
+    "SynapseResource",
+    "TrinoResource",
+    "create_adls_insights_asset_and_schedule",
+    "create_aws_insights_asset_and_schedule",
+    "create_azure_insights_asset_and_schedule",
+    "create_bill_asset_and_schedule",
+    "create_databricks_insights_asset_and_schedule",
+    "create_focus_insights_asset_and_schedule",
+    "create_gcp_insights_asset_and_schedule",
+    "create_gcs_insights_asset_and_schedule",
+    "create_s3_insights_asset_and_schedule",
+    "get_cost_data_for_day",
+    "get_cost_data_for_hour",
+]
 
 # Where each public name is; a module is named as it is called within this package.
 _PLACES = {
