@@ -1,0 +1,3 @@
+{% macro clean_up() %}
+  {% do run_query("select 1 as cleaning_up") %}
+{% endmacro %}

@@ -1,0 +1,2 @@
+select payment_id, order_id, method, paid_cents
+from {{ ref('stg_payments') }}

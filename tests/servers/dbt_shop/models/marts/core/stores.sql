@@ -1,0 +1,2 @@
+select store_id, city, opened_at
+from {{ ref('stg_stores') }}

@@ -1,0 +1,10 @@
+"""A Python model: of DuckDB only, where it runs in dbt's own process."""
+
+from typing import Any
+
+
+def model(dbt: Any, session: Any) -> Any:
+    """Return the table."""
+    dbt.config(materialized="table")
+    daily = dbt.ref("revenue_daily")  # noqa: F841  DuckDB looks it up by this name
+    return session.sql("select avg(cents) as cents from daily")

@@ -1,0 +1,3 @@
+{{ config(materialized='table', tags=['odd']) }}
+select count(*) as n
+from {{ ref('broken') }}

@@ -1,0 +1,2 @@
+select id as payment_id, order_id, method, paid_cents
+from {{ ref('raw_payments') }}

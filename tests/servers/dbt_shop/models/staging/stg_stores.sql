@@ -1,0 +1,2 @@
+select id as store_id, city, cast(opened_at as date) as opened_at
+from {{ ref('raw_stores') }}
