@@ -1,11 +1,13 @@
 """Lets child processes inherit the current scope through their environment.
 
 Only a program that is started inside a scope, or inside an orchestrator's run, sees any change:
-one more environment variable.
+one more environment variable. Where a framework asks for it (`instrument_inside`), what is started
+inside its runs is instrumented as well, as ``costinsights run`` does it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
@@ -13,15 +15,60 @@ from typing import TYPE_CHECKING, Any
 from costinsights.attribution import child_environment, inherited_labels
 from costinsights.guard import swallow
 from costinsights.imports import forget, when_imported
+from costinsights.orchestrators import present
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import ModuleType
+
+    from costinsights.config import Config
+
+SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cli", "site")
+"""A folder whose ``sitecustomize`` switches costinsights on in each Python that has it on its path."""
 
 # Where `env` stands among the arguments of ``subprocess.Popen``, counting the object itself.
 ENV_POSITION = 11
 
 
 _original: Any = None
+_inside: dict[str, Config] = {}
+started = 0
+"""How many programs have been started inside the runs of a framework that asks for it."""
+
+
+def instrumented(environment: Mapping[str, str], ledger: str | None) -> dict[str, str]:
+    """Return the environment in which every Python is instrumented."""
+    child = dict(environment)
+    rest = [place for place in child.get("PYTHONPATH", "").split(os.pathsep) if place != SITE]
+    child["PYTHONPATH"] = os.pathsep.join([SITE, *filter(None, rest)])
+    if ledger is not None:
+        child["COSTINSIGHTS_LEDGER"] = os.path.abspath(ledger)
+    return child
+
+
+def instrument_inside(orchestrator: str, config: Config | None) -> None:
+    """Instrument what is started inside the orchestrator's runs; with None, no longer."""
+    if config is None:
+        _inside.pop(orchestrator, None)
+    else:
+        _inside[orchestrator] = config
+
+
+def _environment(given: Mapping[str, str] | None) -> dict[str, str]:
+    """Return the environment of a program that is started here."""
+    global started
+    child = child_environment(given)
+    context = present() if _inside else None
+    config = None
+    for rule in context.rule.split("+") if context is not None else ():
+        config = config or _inside.get(rule)
+    if config is None:
+        return child
+    started += 1
+    child = instrumented(child, config.ledger)
+    if config.path is not None:  # it may be started elsewhere, and would find another one
+        child.setdefault("COSTINSIGHTS_CONFIG", os.path.abspath(config.path))
+    return child
 
 
 def watch_children() -> None:
@@ -56,10 +103,10 @@ def _wrap(module: ModuleType) -> None:
                 if not inherited_labels():
                     pass
                 elif len(args) > ENV_POSITION:
-                    environment = child_environment(args[ENV_POSITION])
+                    environment = _environment(args[ENV_POSITION])
                     args = (*args[:ENV_POSITION], environment, *args[ENV_POSITION + 1 :])
                 else:
-                    kwargs["env"] = child_environment(kwargs.get("env"))
+                    kwargs["env"] = _environment(kwargs.get("env"))
             except Exception as error:  # noqa: BLE001  the child is started all the same
                 swallow("subprocess", error)
         original(*args, **kwargs)

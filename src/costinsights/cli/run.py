@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from costinsights.children import instrumented
 from costinsights.cli.console import EXIT_LIMIT, ledger_option, plainly
 from costinsights.cli.report import Amount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from decimal import Decimal
     from types import FrameType
     from typing import NoReturn
 
-SITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")
 RUN_LABEL = "costinsights_run"
 
 # What a shell answers for a command that cannot be started.
@@ -67,16 +67,6 @@ def run(most: Decimal | None, ledger: str | None, command: tuple[str, ...]) -> N
         click.echo(f"costinsights: {command[0]}: {error.strerror or error}", err=True)
         missing = isinstance(error, FileNotFoundError)
         sys.exit(_NOT_FOUND if missing else _CANNOT_EXECUTE)
-
-
-def instrumented(environment: Mapping[str, str], ledger: str | None) -> dict[str, str]:
-    """Return the environment in which every Python is instrumented."""
-    child = dict(environment)
-    rest = [place for place in child.get("PYTHONPATH", "").split(os.pathsep) if place != SITE]
-    child["PYTHONPATH"] = os.pathsep.join([SITE, *filter(None, rest)])
-    if ledger is not None:
-        child["COSTINSIGHTS_LEDGER"] = os.path.abspath(ledger)
-    return child
 
 
 def _limited(command: Sequence[str], environment: dict[str, str], most: Decimal) -> NoReturn:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costinsights.dagster.reporting import report_costs
     from costinsights.dagster.resources.adls import ADLSResource
     from costinsights.dagster.resources.athena import AthenaResource
     from costinsights.dagster.resources.azure_sql import AzureSQLResource
@@ -84,6 +85,7 @@ __all__ = [
     "create_s3_insights_asset_and_schedule",
     "get_cost_data_for_day",
     "get_cost_data_for_hour",
+    "report_costs",
 ]
 
 # Where each public name is; a module is named as it is called within this package.
@@ -120,6 +122,7 @@ _PLACES = {
     "create_s3_insights_asset_and_schedule": "scheduled",
     "get_cost_data_for_day": "scheduled",
     "get_cost_data_for_hour": "scheduled",
+    "report_costs": "reporting",
 }
 
 

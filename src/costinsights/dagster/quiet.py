@@ -1,0 +1,64 @@
+"""Keeps what Dagster asks of its own storage out of the ledger: it is no asset's.
+
+Dagster writes its event log with the drivers that the user's code uses, and in the middle of a
+step: each asset would be charged for the events about it. All of it goes through the public methods
+of `DagsterInstance`; inside them nothing is recorded.
+"""
+
+from __future__ import annotations
+
+from functools import wraps
+from inspect import getattr_static, isfunction
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from costinsights.guard import suppressed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# They may run a whole run, in process.
+_BEGIN_RUNS = ("launch", "submit", "resume")
+
+
+class Quiet:
+    """The methods of a class, silenced; `end` puts them back."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        self._own: dict[str, object] = {}
+        self._ours: dict[str, object] = {}
+
+    def begin(self) -> None:
+        """Silence them."""
+        for name in dir(self._kind):
+            function = getattr_static(self._kind, name)
+            if name.startswith("_") or not isfunction(function) or name.startswith(_BEGIN_RUNS):
+                continue
+            if name in vars(self._kind):
+                self._own[name] = function
+            self._ours[name] = ours = _silent(function)
+            setattr(self._kind, name, ours)
+
+    def end(self) -> None:
+        """Put back what was there, unless somebody has since put something else."""
+        for name, ours in self._ours.items():
+            if vars(self._kind).get(name) is not ours:
+                continue
+            if name in self._own:
+                setattr(self._kind, name, self._own[name])
+            else:
+                delattr(self._kind, name)
+        self._own.clear()
+        self._ours.clear()
+
+
+def _silent(function: Callable[P, R]) -> Callable[P, R]:
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with suppressed():
+            return function(*args, **kwargs)
+
+    return call
