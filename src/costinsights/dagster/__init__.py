@@ -16,6 +16,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from costinsights.dagster.budget import create_budget_sensor, create_cost_observations_sensor
+    from costinsights.dagster.checks import build_cost_checks
+    from costinsights.dagster.component import CostInsightsComponent
+    from costinsights.dagster.cost_report import create_cost_report_asset
     from costinsights.dagster.reporting import report_costs
     from costinsights.dagster.resources.adls import ADLSResource
     from costinsights.dagster.resources.athena import AthenaResource
@@ -51,12 +55,14 @@ if TYPE_CHECKING:
         get_cost_data_for_day,
         get_cost_data_for_hour,
     )
+    from costinsights.dagster.settled import create_settlement_asset_and_schedule
 
 __all__ = [
     "ADLSResource",
     "AthenaResource",
     "AzureSQLResource",
     "BigQueryResource",
+    "CostInsightsComponent",
     "CostInsightsResource",
     "DataFactoryResource",
     "DatabricksResource",
@@ -74,15 +80,20 @@ __all__ = [
     "SparkResource",
     "SynapseResource",
     "TrinoResource",
+    "build_cost_checks",
     "create_adls_insights_asset_and_schedule",
     "create_aws_insights_asset_and_schedule",
     "create_azure_insights_asset_and_schedule",
     "create_bill_asset_and_schedule",
+    "create_budget_sensor",
+    "create_cost_observations_sensor",
+    "create_cost_report_asset",
     "create_databricks_insights_asset_and_schedule",
     "create_focus_insights_asset_and_schedule",
     "create_gcp_insights_asset_and_schedule",
     "create_gcs_insights_asset_and_schedule",
     "create_s3_insights_asset_and_schedule",
+    "create_settlement_asset_and_schedule",
     "get_cost_data_for_day",
     "get_cost_data_for_hour",
     "report_costs",
@@ -94,6 +105,7 @@ _PLACES = {
     "AthenaResource": "resources.athena",
     "AzureSQLResource": "resources.azure_sql",
     "BigQueryResource": "resources.bigquery",
+    "CostInsightsComponent": "component",
     "CostInsightsResource": "resources.costinsights",
     "DataFactoryResource": "resources.data_factory",
     "DatabricksResource": "resources.databricks",
@@ -111,15 +123,20 @@ _PLACES = {
     "SparkResource": "resources.spark",
     "SynapseResource": "resources.synapse",
     "TrinoResource": "resources.trino",
+    "build_cost_checks": "checks",
     "create_adls_insights_asset_and_schedule": "scheduled",
     "create_aws_insights_asset_and_schedule": "scheduled",
     "create_azure_insights_asset_and_schedule": "scheduled",
     "create_bill_asset_and_schedule": "scheduled",
+    "create_budget_sensor": "budget",
+    "create_cost_observations_sensor": "budget",
+    "create_cost_report_asset": "cost_report",
     "create_databricks_insights_asset_and_schedule": "scheduled",
     "create_focus_insights_asset_and_schedule": "scheduled",
     "create_gcp_insights_asset_and_schedule": "scheduled",
     "create_gcs_insights_asset_and_schedule": "scheduled",
     "create_s3_insights_asset_and_schedule": "scheduled",
+    "create_settlement_asset_and_schedule": "settled",
     "get_cost_data_for_day": "scheduled",
     "get_cost_data_for_hour": "scheduled",
     "report_costs": "reporting",
@@ -136,4 +153,6 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_PLACES})
+    # `dg` imports what stands here, and looks which of it is a component: what needs a client that
+    # is not installed would be an error in every project. Editors read `__all__`.
+    return sorted({*globals(), "CostInsightsComponent"})

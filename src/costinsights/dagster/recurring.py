@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import date, datetime, time, timedelta, timezone
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict, cast
 
 import dagster as dg
 
@@ -97,6 +97,13 @@ def place(default_key: Sequence[str], cron: str, description: str, placed: Place
     )
 
 
+def placed_of(more: Placed) -> Placed:
+    """Return what is said of an asset's place among everything that is said of it."""
+    names = Placed.__optional_keys__
+    kept = {name: value for name, value in more.items() if name in names}
+    return cast("Placed", kept)
+
+
 class Calendar(NamedTuple):
     """The partitions of an asset: days or hours from a moment on, in UTC."""
 
@@ -106,8 +113,10 @@ class Calendar(NamedTuple):
     @property
     def definition(self) -> dg.PartitionsDefinition[str]:
         """The same for Dagster."""
-        kind = _KINDS[self.granularity]
-        return kind(start_date=self.start, timezone="UTC", fmt=_FORMATS[self.granularity])
+        form = _FORMATS[self.granularity]
+        if self.granularity == "hourly":
+            return dg.HourlyPartitionsDefinition(start_date=self.start, timezone="UTC", fmt=form)
+        return dg.DailyPartitionsDefinition(start_date=self.start, timezone="UTC", fmt=form)
 
     @property
     def length(self) -> timedelta:
@@ -127,7 +136,6 @@ class Calendar(NamedTuple):
         return found
 
 
-_KINDS = {"daily": dg.DailyPartitionsDefinition, "hourly": dg.HourlyPartitionsDefinition}
 _FORMATS = {"daily": "%Y-%m-%d", "hourly": "%Y-%m-%d-%H:%M"}
 
 
@@ -137,7 +145,7 @@ def calendar(start: Start, granularity: Granularity) -> Calendar:
     Raises:
         ValueError: `start` is no date, or `granularity` none of the two.
     """
-    if granularity not in _KINDS:
+    if granularity not in _FORMATS:
         raise ValueError(f"granularity is daily or hourly, not {granularity!r}")
     return Calendar(granularity, moment(start))
 

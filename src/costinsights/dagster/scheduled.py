@@ -49,6 +49,7 @@ from costinsights.dagster.recurring import (
     Start,
     calendar,
     place,
+    placed_of,
     schedule,
 )
 from costinsights.plugins import PULLERS, find
@@ -89,12 +90,6 @@ class Billed(Placed, total=False):
 
     granularity: Granularity
     """``daily`` or ``hourly``, where the source has both; daily by default."""
-    service: str
-    """Only this service, as the provider calls it."""
-    resource: str
-    """Only this bucket or storage account, where the source can tell."""
-    path: str
-    """The files of ``focus``."""
     ledger: str | None
     config: Mapping[str, object] | None
     """A configuration in place of the files': ``{"pull": {"aws.cost_explorer": {…}}}``."""
@@ -107,11 +102,23 @@ class Billed(Placed, total=False):
 
 
 def create_bill_asset_and_schedule(
-    source: str, start_date: Start, **more: Unpack[Billed]
+    source: str,
+    start_date: Start,
+    *,
+    service: str = "",
+    resource: str = "",
+    path: str = "",
+    **more: Unpack[Billed],
 ) -> AssetAndSchedule:
     """Return an asset with what `source` bills, from `start_date` on, and its daily schedule.
 
-    `source` is one of ``costinsights pull``: ``aws.s3``, ``gcp``, ``azure.storage``, ``focus`` …
+    Args:
+        source: One of ``costinsights pull``: ``aws.s3``, ``gcp``, ``azure.storage``, ``focus`` …
+        start_date: The first day.
+        service: Only this service, as the provider calls it.
+        resource: Only this bucket or storage account, where the source can tell.
+        path: The files of ``focus``.
+        more: See `Billed` and `costinsights.dagster.recurring.Placed`.
 
     Raises:
         NotAsked: there is no such source, or it has no figures by the hour.
@@ -119,14 +126,14 @@ def create_bill_asset_and_schedule(
     """
     granularity = more.get("granularity", "daily")
     _check(source, granularity)
-    about = [more.get("service", ""), more.get("resource", ""), _last_of(more.get("path", ""))]
+    about = [service, resource, path.rstrip("/").rpartition("/")[2]]
     where = place(
         [re.sub(r"\W", "_", source), *filter(None, about)],
         DAILY_CRON,
         f"What {' '.join(filter(None, [source, *about]))} bills, as costinsights pulls it.",
-        _placed(more),
+        placed_of(more),
     )
-    source_of = _Source(source, granularity, more)
+    asked = _Source(source, granularity, service, resource, path, more)
     days = calendar(start_date, granularity)
 
     make = dg.multi_asset(
@@ -144,7 +151,7 @@ def create_bill_asset_and_schedule(
         config_schema=_CONFIG,
         can_subset=True,  # so that the checks can run alone
     )
-    billed = make(of_asset(lambda context: _Run(context, where.key, source_of, days).work()))
+    billed = make(of_asset(lambda context: _Run(context, where.key, asked, days).work()))
     tick = schedule(where, days, billed, {"window": more.get("window", True)}, whole_days=True)
     return AssetAndSchedule(billed, tick)
 
@@ -157,7 +164,7 @@ def create_s3_insights_asset_and_schedule(
     One bucket needs a source that can tell: a Data Export, or Cost Explorer with a cost-allocation
     tag (``tag`` in ``[pull."aws.cost_explorer"]``).
     """
-    return _of_resource("aws.s3", start_date, bucket_name_filter, more)
+    return create_bill_asset_and_schedule("aws.s3", start_date, resource=bucket_name_filter, **more)
 
 
 def create_gcs_insights_asset_and_schedule(
@@ -167,60 +174,66 @@ def create_gcs_insights_asset_and_schedule(
 
     One bucket needs the detailed export.
     """
-    return _of_resource("gcp.storage", start_date, bucket_name_filter, more)
+    return create_bill_asset_and_schedule(
+        "gcp.storage", start_date, resource=bucket_name_filter, **more
+    )
 
 
 def create_adls_insights_asset_and_schedule(
     start_date: Start, account_name_filter: str = "", **more: Unpack[Billed]
 ) -> AssetAndSchedule:
     """Return an asset with the costs of Azure's storage, or of one account, and its schedule."""
-    return _of_resource("azure.storage", start_date, account_name_filter, more)
+    return create_bill_asset_and_schedule(
+        "azure.storage", start_date, resource=account_name_filter, **more
+    )
 
 
 def create_aws_insights_asset_and_schedule(
-    start_date: Start, service: str = "", **more: Unpack[Billed]
+    start_date: Start, service: str = "", *, resource: str = "", **more: Unpack[Billed]
 ) -> AssetAndSchedule:
     """Return an asset with the costs of AWS, or of one service (``Amazon Athena``), and its schedule."""
-    return _of_service("aws", start_date, service, more)
+    return create_bill_asset_and_schedule(
+        "aws", start_date, service=service, resource=resource, **more
+    )
 
 
 def create_gcp_insights_asset_and_schedule(
-    start_date: Start, service: str = "", **more: Unpack[Billed]
+    start_date: Start, service: str = "", *, resource: str = "", **more: Unpack[Billed]
 ) -> AssetAndSchedule:
     """Return an asset with the costs of Google Cloud, or of one service, and its schedule."""
-    return _of_service("gcp", start_date, service, more)
+    return create_bill_asset_and_schedule(
+        "gcp", start_date, service=service, resource=resource, **more
+    )
 
 
 def create_azure_insights_asset_and_schedule(
-    start_date: Start, service: str = "", **more: Unpack[Billed]
+    start_date: Start, service: str = "", *, resource: str = "", **more: Unpack[Billed]
 ) -> AssetAndSchedule:
     """Return an asset with the costs of Azure, or of one service, and its schedule."""
-    return _of_service("azure", start_date, service, more)
+    return create_bill_asset_and_schedule(
+        "azure", start_date, service=service, resource=resource, **more
+    )
 
 
 def create_databricks_insights_asset_and_schedule(
-    start_date: Start, **more: Unpack[Billed]
+    start_date: Start, *, resource: str = "", **more: Unpack[Billed]
 ) -> AssetAndSchedule:
     """Return an asset with what Databricks bills, from its system tables, and its schedule."""
-    return create_bill_asset_and_schedule("databricks", start_date, **more)
+    return create_bill_asset_and_schedule("databricks", start_date, resource=resource, **more)
 
 
 def create_focus_insights_asset_and_schedule(
-    start_date: Start, path: str, **more: Unpack[Billed]
+    start_date: Start,
+    path: str,
+    *,
+    service: str = "",
+    resource: str = "",
+    **more: Unpack[Billed],
 ) -> AssetAndSchedule:
     """Return an asset with what stands in FOCUS files (a file, a folder, ``s3://`` …), and its schedule."""
-    options: Billed = {**more, "path": path}
-    return create_bill_asset_and_schedule("focus", start_date, **options)
-
-
-def _of_resource(source: str, start: Start, resource: str, more: Billed) -> AssetAndSchedule:
-    options: Billed = {"resource": resource, **more}
-    return create_bill_asset_and_schedule(source, start, **options)
-
-
-def _of_service(source: str, start: Start, service: str, more: Billed) -> AssetAndSchedule:
-    options: Billed = {"service": service, **more}
-    return create_bill_asset_and_schedule(source, start, **options)
+    return create_bill_asset_and_schedule(
+        "focus", start_date, path=path, service=service, resource=resource, **more
+    )
 
 
 def _check(source: str, granularity: Granularity) -> None:
@@ -238,15 +251,6 @@ def _check(source: str, granularity: Granularity) -> None:
         raise NotAsked(f"{source} has no {granularity} figures")
 
 
-def _placed(more: Billed) -> Placed:
-    names = Placed.__optional_keys__
-    return {name: value for name, value in more.items() if name in names}  # type: ignore[return-value]  # pyright: ignore[reportReturnType]  one by one they have the types that Billed gives them
-
-
-def _last_of(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
 # --- one run -------------------------------------------------------------------------------------
 
 
@@ -255,6 +259,9 @@ class _Source(NamedTuple):
 
     source: str
     granularity: Granularity
+    service: str
+    resource: str
+    path: str
     more: Billed
 
     @property
@@ -272,8 +279,7 @@ class _Source(NamedTuple):
 
     def wanted(self, puller: Puller) -> Wanted:
         """Return which lines are wanted of it."""
-        service = self.more.get("service") or puller.answers.get(self.source, "")
-        return Wanted(service, self.more.get("resource", ""))
+        return Wanted(self.service or puller.answers.get(self.source, ""), self.resource)
 
     def pull(
         self, puller: Puller, start: datetime | None, end: datetime | None, *, restate: bool
@@ -288,9 +294,9 @@ class _Source(NamedTuple):
             self.source,
             start,
             end,
-            service=self.more.get("service", ""),
-            resource=self.more.get("resource", ""),
-            path=self.more.get("path", ""),
+            service=self.service,
+            resource=self.resource,
+            path=self.path,
             granularity="hourly" if hourly else None,
             restate=restate,
             cap=self.more.get("cap", CAP),

@@ -10,7 +10,7 @@ import io
 import json
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costinsights.pricing.stale import advice
 from costinsights.report.layout import Column, Line, Piece, lay_out, text_of, visible
@@ -18,7 +18,7 @@ from costinsights.report.money import UNKNOWN, count, decimals, duration, exact,
 from costinsights.report.summary import EXACT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from costinsights.ledger.store import Period
     from costinsights.report.summary import Report, Row
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VERSION = 1
 """Counts up when a field of the JSON changes its meaning or goes."""
 
-FORMATS = ("table", "json", "csv", "md")
+FORMATS = ("table", "json", "csv", "md", "html")
 
 UNATTRIBUTED = "(unattributed)"
 # What stands for calls that are nobody's, where that is not the word for it.
@@ -62,6 +62,10 @@ def render(report: Report, style: str, *, options: str = "") -> str:
         return text_of(table(report, None, options=options))
     if style == "md":
         return as_markdown(report, options=options)
+    if style == "html":
+        from costinsights.report.page import page
+
+        return page("Costs", [section(report, options=options)])
     return {"json": as_json, "csv": as_csv}[style](report)
 
 
@@ -304,18 +308,34 @@ def _drill(report: Report, options: str) -> str:
     return f"costinsights report --by {by}{given}, costinsights explain{ledger} [CHARGE_ID]"
 
 
+class Section(NamedTuple):
+    """A report as pages have it: a table, with what is to be said of it."""
+
+    title: str
+    columns: Sequence[Column]
+    items: int
+    """So many rows come before those with totals."""
+    footer: Sequence[str]
+
+
+def section(report: Report, *, options: str = "") -> Section:
+    """Return the report as a section of a page."""
+    columns = _columns(report, None)
+    return Section(_title(report), columns, len(report.rows), _footer(report, options))
+
+
 def as_markdown(report: Report, *, options: str = "") -> str:
     """Return the report as a table of GitHub's Markdown."""
-    columns = _columns(report, None)
-    lines = [f"**{escaped(_title(report))}**", ""]
+    title, columns, items, footer = section(report, options=options)
+    lines = [f"**{escaped(title)}**", ""]
     lines.append("| " + " | ".join(escaped(column.name) for column in columns) + " |")
     lines.append("|" + "|".join("---:" if column.right else ":---" for column in columns) + "|")
-    for number in range(len(report.rows) + len(report.totals)):
+    for number in range(items + len(report.totals)):
         texts = [escaped(column.cells[number].text) for column in columns]
-        if number >= len(report.rows):
+        if number >= items:
             texts = [f"**{text}**" if text else "" for text in texts]
         lines.append("| " + " | ".join(texts) + " |")
-    lines += ["", *(f"{escaped(text)}  " for text in _footer(report, options))]
+    lines += ["", *(f"{escaped(text)}  " for text in footer)]
     return "\n".join(lines).rstrip() + "\n"
 
 
