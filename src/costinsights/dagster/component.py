@@ -7,7 +7,6 @@ with everything in it.
 
 from __future__ import annotations
 
-from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -16,14 +15,13 @@ from pydantic import Field
 
 from costinsights.dagster.recurring import Granularity, Placed  # noqa: TC001  pydantic looks at them
 
-Day = str | date | datetime
 Money = str | int | float
 
 
 class Asset(dg.Model, dg.Resolvable):
     """What can be said of any scheduled asset."""
 
-    start_date: Day = Field(description="The first day, in UTC.", examples=["2026-01-01"])
+    start_date: str = Field(description="The first day, in UTC.", examples=["2026-01-01"])
     granularity: Granularity = Field(default="daily", description="daily or hourly partitions.")
     key: str | None = Field(default=None, description="The asset's key, with / between its parts.")
     group_name: str | None = Field(default=None, description="The asset's group: costinsights.")
