@@ -86,7 +86,7 @@ def data_factory(resource: DataFactoryResource) -> object:
     with resource.get_client() as client:
         # The emulator speaks plain HTTP.
         asked: Any = client.pipelines
-        asked.create_run("analytics", "shop", "load", enforce_https=False)
+        asked.create_run("data", "shop", "load", enforce_https=False)
         return client
 
 
@@ -202,6 +202,10 @@ USES: dict[str, Callable[[Any], object]] = {
 def main(name: str, fields: dict[str, Any]) -> None:
     """Materialise the asset; print what client it got, and how the resource shows itself."""
     kind: Any = getattr(ours, name)
+    if name == "ADLSResource":
+        from dagster_azure.adls2 import ADLS2Key
+
+        fields["credential"] = ADLS2Key(key=dg.EnvVar("SECRET"))
     resource = kind(
         **{
             field: dg.EnvVar(value["env"]) if value == {"env": "SECRET"} else value

@@ -1,0 +1,402 @@
+"""Each Dagster resource in a real run: the ordinary client, and a charge for the asset.
+
+The run is in Dagster's own environment; the servers that it talks to are in this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from costinsights.ledger.reader import read_ledger
+from tests.backends import unavailable
+from tests.environments import environment, lent
+from tests.processes import Unavailable
+from tests.servers import azure_server, dataproc_server, lake_server, spark_session, trino_emulator
+from tests.servers.aws_athena import Athena
+from tests.servers.aws_emr import EMR
+from tests.servers.aws_glue import Glue
+from tests.servers.aws_server import AWSServer, aws_server
+from tests.servers.bigquery_server import bigquery_server
+from tests.servers.databricks_server import serving
+from tests.servers.emr_runs import FLOW
+from tests.servers.gcs_server import gcs_server
+from tests.servers.https_tunnel import https_tunnel
+from tests.servers.identity_server import identity_server
+from tests.servers.redshift_server import redshift
+from tests.servers.snowflake_fixtures import QUIET
+from tests.servers.snowflake_server import SnowflakeServer
+from tests.servers.tds_clients import FREETDS, odbc
+from tests.servers.tds_server import tds_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from costinsights.records import Charge
+    from tests.backends import Server
+    from tests.servers.trino_server import Coordinator
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests" / "programs"
+SECRET: dict[str, str] = {"env": "SECRET"}
+REGION = "us-east-1"
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
+
+
+class Ran(NamedTuple):
+    """What became of a run."""
+
+    client: str
+    """The type of the client that the asset got."""
+    charges: dict[str, Charge]
+    """The asset's charges, by what was done."""
+
+
+@pytest.fixture
+def interpreter() -> Path:
+    try:
+        return environment("dagster") / "bin" / "python"
+    except Unavailable as error:
+        unavailable("dagster", error)
+
+
+class Runs:
+    """Runs resources in a folder."""
+
+    def __init__(self, interpreter: Path, folder: Path) -> None:
+        self.interpreter = interpreter
+        self.folder = folder
+
+    def python(self, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run Dagster's interpreter, with this package lent to it."""
+        given = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        given |= {
+            "PYTHONPATH": str(lent(self.folder / "packages")),
+            "HOME": str(self.folder),
+            "COSTINSIGHTS_LEDGER": str(self.folder / "ledger"),
+            "COSTINSIGHTS_EXPORTERS": "none",
+            "COSTINSIGHTS_STRICT": "1",
+            **variables,
+        }
+        return subprocess.run(
+            [self.interpreter, *words],
+            cwd=self.folder,
+            env=given,
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=300,
+        )
+
+    def __call__(
+        self,
+        name: str,
+        fields: dict[str, Any],
+        secret: str = "s3cr3t-77ac",
+        rule: str = "dagster",
+        **variables: str,
+    ) -> Ran:
+        """Run an asset that uses the resource; all of its charges must be the asset's."""
+        program = str(PROGRAMS / "resources.py")
+        given = {**variables, "FIELDS": json.dumps(fields), "SECRET": secret}
+        done = self.python(program, name, **given)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        assert secret not in done.stdout + done.stderr
+        latest = {charge.charge_id: charge for charge in read_ledger(str(self.folder / "ledger"))}
+        runs = {charge.attribution.pop("run") for charge in latest.values()}
+        assert len(runs) == 1
+        for charge in latest.values():
+            assert charge.attribution == {
+                "job": "__ephemeral_asset_job__",
+                "task": "orders",
+                "asset": "orders",
+                "attempt": "1",
+                "rule": rule,
+            }
+        ledger = [path for path in (self.folder / "ledger").rglob("*") if path.is_file()]
+        assert not [path for path in ledger if secret.encode() in path.read_bytes()]
+        said = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        return Ran(said["client"], {what(charge): charge for charge in latest.values()})
+
+
+def what(charge: Charge) -> str:
+    """Name a charge by its statement, or by the operation."""
+    return charge.operation if charge.statement is None else charge.statement.text
+
+
+@pytest.fixture
+def ran(interpreter: Path, tmp_path: Path) -> Runs:
+    return Runs(interpreter, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[AWSServer]:
+    with aws_server() as server:
+        yield server
+
+
+def where(server: Server) -> dict[str, Any]:
+    account = {"user": server.user, "password": SECRET, "database": server.database}
+    return {"host": server.host, "port": server.port, **account}
+
+
+def stands_for(folder: Path, system: str) -> None:
+    """Say what a server here stands for, which elsewhere its host name says."""
+    text = f'[[resource]]\nhost = "127.0.0.1"\nsystem = "{system}"\n'
+    (folder / "costinsights.toml").write_text(text, encoding="utf-8")
+
+
+ONE = "SELECT ? AS one"
+
+
+# --- real servers --------------------------------------------------------------------------------
+
+
+def test_postgresql(ran: Runs, postgres: Server) -> None:
+    found = ran("PostgreSQLResource", where(postgres), postgres.password)
+    assert found.client == "psycopg.Connection"
+    assert found.charges.keys() == {"CREATE TEMPORARY TABLE t (a int)", ONE}
+    assert {charge.system for charge in found.charges.values()} == {"postgresql"}
+
+
+def test_mysql(ran: Runs, mariadb: Server) -> None:
+    found = ran("MySQLResource", where(mariadb), mariadb.password)
+    assert found.client == "mysql.connector.connection_cext.CMySQLConnection"
+    assert found.charges[ONE].system == "mysql"
+
+
+def test_duckdb(ran: Runs) -> None:
+    found = ran("DuckDBResource", {"database": ":memory:"})
+    assert found.client == "_duckdb.DuckDBPyConnection"
+    assert found.charges[ONE].system == "duckdb"
+
+
+def test_trino(ran: Runs, trino_coordinator: Coordinator) -> None:
+    fields = {"host": trino_coordinator.host, "port": trino_coordinator.port, "user": "me"}
+    found = ran("TrinoResource", {**fields, "catalog": "tpch"})
+    assert found.client == "trino.dbapi.Connection"
+    assert (found.charges[ONE].system, found.charges[ONE].rows) == ("trino", 1)
+
+
+def test_spark(ran: Runs) -> None:
+    try:
+        spark = spark_session.spark("4")
+    except Unavailable as reason:
+        unavailable("Spark", reason)
+    variables = {
+        "PYSPARK_PYTHON": str(ran.interpreter),
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    }
+    if spark.java_home is not None:
+        variables["JAVA_HOME"] = spark.java_home
+    fields = {"spark_config": {"spark.master": "local[1]", "spark.ui.enabled": "false"}}
+    # An action is charged when Spark tells of its end, for whom it was begun.
+    found = ran("SparkResource", fields, rule="scope", **variables)
+    assert found.client == "pyspark.sql.session.SparkSession"
+    assert {charge.system for charge in found.charges.values()} == {"spark"}
+
+
+# --- AWS, on moto --------------------------------------------------------------------------------
+
+
+def at(server: AWSServer) -> dict[str, Any]:
+    account = {"aws_access_key_id": "test", "aws_secret_access_key": SECRET}
+    return {"endpoint_url": server.url, "region_name": REGION, **account}
+
+
+def test_glue(ran: Runs, aws: AWSServer) -> None:
+    glue = Glue(aws)
+    glue.job("my_job")
+    found = ran("GlueResource", at(aws))
+    assert found.client == "botocore.client.Glue"
+    charge = found.charges["JOB"]
+    assert (charge.system, charge.resource.namespace) == ("aws.glue", "my_job")
+    assert charge.partial  # nobody has waited for it
+    glue.close()
+
+
+def test_emr(ran: Runs, aws: AWSServer) -> None:
+    EMR(aws)
+    aws.client("emr").run_job_flow(**FLOW)
+    found = ran("EMRResource", at(aws))
+    assert found.client == "botocore.client.EMR"
+    (charge,) = found.charges.values()
+    assert (charge.system, charge.partial) == ("aws.emr", True)
+
+
+def test_athena(ran: Runs, aws: AWSServer) -> None:
+    Athena(aws).seed("", scanned=2**40, columns=(("one", "integer"),), rows=[(1,)])
+    fields = {"region_name": REGION, "polling_interval": 0, "s3_staging_dir": "s3://results/"}
+    found = ran("AthenaResource", fields, AWS_ENDPOINT_URL=aws.url, **AWS)
+    assert found.client == "pyathena.connection.Connection"
+    assert found.charges.keys() == {ONE, "SELECT ? AS waited"}
+    assert {charge.amount for charge in found.charges.values()} == {"5.000000000000000"}
+
+
+def test_s3(ran: Runs, aws: AWSServer) -> None:
+    aws.client("s3").create_bucket(Bucket="lake")
+    found = ran("S3Resource", at(aws))
+    assert found.client == "botocore.client.S3"
+    (charge,) = found.charges.values()
+    assert (charge.system, charge.resource.namespace) == ("aws.s3", "lake")
+
+
+def test_redshift(ran: Runs, tmp_path: Path, postgres: Server) -> None:
+    stands_for(tmp_path, "aws.redshift")
+    with redshift(postgres) as server:
+        fields: dict[str, Any] = {
+            "host": server.host,
+            "port": server.port,
+            "user": server.user,
+            "password": SECRET,
+            "database": server.database,
+            "sslmode": "disable",
+        }
+        found = ran("RedshiftResource", fields, server.password)
+    assert found.client == "psycopg2.extensions.connection"
+    assert found.charges[ONE].system == "aws.redshift"
+    assert len(found.charges) == 1
+
+
+# --- Google, on our servers ----------------------------------------------------------------------
+
+
+def test_gcs(ran: Runs) -> None:
+    try:
+        with gcs_server() as server:
+            fields = {"project": "shop"}
+            found = ran("GCSResource", fields, STORAGE_EMULATOR_HOST=server.url)
+    except Unavailable as reason:
+        unavailable("Cloud Storage", reason)
+    assert found.client == "google.cloud.storage.client.Client"
+    assert {charge.system for charge in found.charges.values()} == {"gcp.storage"}
+
+
+def test_bigquery(ran: Runs) -> None:
+    with bigquery_server() as server, identity_server("x") as variables:
+        server.seed("", billed=2**40, processed=2**40, slot_ms=7)
+        fields = {"project": "analytics"}
+        found = ran("BigQueryResource", fields, BIGQUERY_EMULATOR_HOST=server.url, **variables)
+    assert found.client == "google.cloud.bigquery.client.Client"
+    charge = found.charges[ONE]
+    assert (charge.system, charge.amount) == ("gcp.bigquery", "6.250000000000000")
+
+
+def test_dataproc(ran: Runs) -> None:
+    with dataproc_server.dataproc_server() as server, identity_server("x") as variables:
+        fields = {
+            "project_id": dataproc_server.PROJECT,
+            "region": dataproc_server.REGION,
+            "cluster_name": "etl",
+            "api_endpoint": server.rest,
+        }
+        found = ran("DataprocResource", fields, **variables)
+    kind = "google.cloud.dataproc_v1.services.job_controller.client.JobControllerClient"
+    assert found.client == kind
+    (charge,) = found.charges.values()
+    assert (charge.system, charge.partial) == ("gcp.dataproc", True)
+
+
+# --- Azure, on our servers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "system"), [("AzureSQLResource", "azure.sql"), ("SynapseResource", "azure.synapse")]
+)
+def test_sql_servers(ran: Runs, tmp_path: Path, name: str, system: str) -> None:
+    driver = odbc(FREETDS)
+    stands_for(tmp_path, system)
+    with tds_server() as server:
+        fields: dict[str, Any] = {
+            "server": server.host,
+            "port": server.port,
+            "user": server.user,
+            "password": SECRET,
+            "database": server.database,
+            "driver": driver,
+            "additional_parameters": {"TDS_Version": "7.4"},
+        }
+        found = ran(name, fields, server.password)
+    assert found.client == "pyodbc.Connection"
+    assert found.charges[ONE].system == system
+
+
+def test_data_factory(ran: Runs) -> None:
+    with (
+        azure_server.azure_server() as server,
+        identity_server(azure_server.TOKEN) as variables,
+    ):
+        server.pipeline("load", azure_server.copy())
+        fields = {
+            "subscription_id": azure_server.SUBSCRIPTION,
+            "additional_parameters": {"base_url": server.url},
+        }
+        found = ran("DataFactoryResource", fields, azure_server.TOKEN, **variables)
+    assert found.client == "azure.mgmt.datafactory._client.DataFactoryManagementClient"
+    (charge,) = found.charges.values()
+    assert (charge.system, charge.partial) == ("azure.data_factory", True)
+
+
+def test_adls(ran: Runs, tmp_path: Path) -> None:
+    account = lake_server.ACCOUNT
+    names = [f"{account}.{kind}.core.windows.net" for kind in ("dfs", "blob")]
+    fields = {"storage_account": account, "credential": SECRET}
+    with (
+        lake_server.lake_server() as server,
+        https_tunnel(tmp_path, server.port, *names, prefix=f"/{account}") as variables,
+    ):
+        found = ran("ADLSResource", fields, lake_server.KEY, **variables)
+    kind = "azure.storage.filedatalake._data_lake_service_client.DataLakeServiceClient"
+    assert found.client == kind
+    assert {charge.system for charge in found.charges.values()} == {"azure.storage"}
+
+
+# --- others, on our servers ----------------------------------------------------------------------
+
+
+def test_presto(ran: Runs) -> None:
+    with trino_emulator.emulating("X-Presto") as server:
+        fields = {"host": server.host, "port": server.port, "user": "me", "catalog": "tpch"}
+        found = ran("PrestoResource", fields)
+    assert found.client == "prestodb.dbapi.Connection"
+    assert found.charges[ONE].system == "presto"
+
+
+def test_databricks(ran: Runs) -> None:
+    with serving() as workspace:
+        workspace.jobs.settings[501] = {
+            "name": "nightly",
+            "tasks": [{"task_key": "load", "notebook_task": {"notebook_path": "/etl"}}],
+        }
+        url, path = f"http://127.0.0.1:{workspace.port}", "/sql/1.0/warehouses/abc123"
+        parameters: dict[str, Any] = {
+            "enable_telemetry": False,
+            "_port": workspace.port,
+            "_connection_uri": f"{url}{path}",
+            "_retry_stop_after_attempts_count": 1,
+        }
+        fields = {"host": url, "token": SECRET, "http_path": path, "sql_parameters": parameters}
+        found = ran("DatabricksResource", fields)
+    assert found.client == "databricks.sql.client.Connection"
+    assert found.charges[ONE].system == "databricks"
+    assert found.charges["RUN JOB"].system == "databricks.jobs"
+
+
+def test_snowflake(ran: Runs) -> None:
+    with SnowflakeServer() as server:
+        login = server.login()
+        kept = ("user", "account", "database", "schema", "warehouse")
+        fields: dict[str, Any] = {name: login[name] for name in kept}
+        fields["password"] = SECRET
+        more = {name: login[name] for name in ("host", "port", "protocol")}
+        more["enable_server_session_keep_alive_auto_detection"] = False
+        fields["additional_snowflake_connection_args"] = more
+        found = ran("SnowflakeResource", fields, login["password"], **QUIET)
+    assert found.client == "snowflake.connector.connection.SnowflakeConnection"
+    assert found.charges[ONE].system == "snowflake"
