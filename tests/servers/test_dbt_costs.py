@@ -151,7 +151,7 @@ def built_twice_and_mended(
     mended = both(bare, ours, "retry", mended=True)
     is_unchanged(*mended)
     third = adds_up(mended[1], ours.charges())
-    assert third["command"] == "retry"
+    assert third["command"] == "retry", mended[1].output
     repeated = {node["unique_id"]: node for node in third["nodes"]}
     assert repeated["model.shop.broken"]["status"] == "success"
     assert repeated["model.shop.broken"]["retried_costs"] == repeated["model.shop.broken"]["costs"]
