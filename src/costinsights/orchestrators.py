@@ -36,9 +36,16 @@ _AIRFLOW_RUN = (
     "AIRFLOW_CTX_TASK_ID",
     "AIRFLOW_CTX_DAG_RUN_ID",
     "AIRFLOW_CTX_TRY_NUMBER",
+    # Airflow does not say it by itself; a function in airflow_local_settings.py can (the docs do).
+    "AIRFLOW_CTX_MAP_INDEX",
 )
 _AIRFLOW_NOBODY = "airflow"
 """The owner of a task whose author named none."""
+_AIRFLOW_UNMAPPED = "-1"
+# A run knows its deployment by its id only. What starts a run of a deployment puts the name into
+# the process's environment, from where Prefect itself takes it for its logs; a flow that another
+# one calls is part of the same deployment's run, and does not even have the id.
+_PREFECT_DEPLOYMENT = "PREFECT__DEPLOYMENT_NAME"
 _MAX_KNOWN = 1024
 
 _bare: bool = "AIRFLOW_CTX_DAG_ID" not in os.environ
@@ -256,7 +263,8 @@ def _prefect_labels(prefect: Any, flow: Any, task: Any) -> dict[str, object]:
     if run is not None:
         labels["run"] = run.id
         labels["attempt"] = run.run_count
-        labels["deployment"] = run.deployment_id
+        labels["deployment"] = os.environ.get(_PREFECT_DEPLOYMENT) or run.deployment_id
+        labels["deployment_id"] = run.deployment_id
         labels["tags"] = _joined(run.tags)
     if task is not None:
         labels["task"] = task.task.name
@@ -282,7 +290,7 @@ def _airflow() -> Context | None:
         return None
     known = _airflow_contexts.get(key)
     if known is None:
-        dag, task, run, attempt = key
+        dag, task, run, attempt, mapping = key
         owner = environment.get("AIRFLOW_CTX_DAG_OWNER", "")
         if owner == _AIRFLOW_NOBODY or "@" in owner:
             owner = ""
@@ -291,6 +299,7 @@ def _airflow() -> Context | None:
             "task": task,
             "run": run,
             "attempt": attempt,
+            "mapping": mapping if mapping != _AIRFLOW_UNMAPPED else None,
             "team": environment.get("AIRFLOW_CTX_TEAM_NAME") or owner or None,
         }
         known = Context("airflow", labels)

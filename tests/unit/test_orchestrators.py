@@ -95,6 +95,17 @@ def test_the_same_task_run_is_the_same_object_and_another_attempt_is_not() -> No
 
 
 @pytest.mark.usefixtures("airflow")
+@pytest.mark.parametrize(("index", "mapping"), [("3", "3"), ("0", "0"), ("-1", None)])
+def test_mapped_tasks_are_told_apart_where_the_settings_say_so(
+    index: str, mapping: str | None
+) -> None:
+    os.environ.update(RUN | {"AIRFLOW_CTX_MAP_INDEX": index})
+    context = present()
+    assert context is not None
+    assert context.labels.get("mapping") == mapping
+
+
+@pytest.mark.usefixtures("airflow")
 @pytest.mark.parametrize(
     ("owner", "team_name", "team"),
     [
