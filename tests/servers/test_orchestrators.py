@@ -24,7 +24,7 @@ from tests.environments import ROOT, environment, lent
 from tests.processes import Account, Unavailable, answers, free_port, running
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 PREAMBLE = """
@@ -334,9 +334,10 @@ def test_prefect_deployment(tmp_path: Path) -> None:
     port = free_port()
     there.variables["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     there.variables["PREFECT_SERVER_LOGGING_LEVEL"] = "INFO"  # it lists the requests
-    server = [there.interpreter, "-m", "prefect", "server", "start", "--no-services"]
+    server = ("-m", "prefect", "server", "start", "--no-services")
     with running(
         Account(None, None),
+        there.interpreter,
         *server,
         *("--host", "127.0.0.1", "--port", str(port)),
         cwd=there.home,
@@ -511,7 +512,7 @@ def airflow_services(there: Place) -> Generator[None]:
     def is_up() -> bool:
         return answers(port, HEALTH.format("/execution/health").encode(), b"HTTP/1.1 200")
 
-    services = {
+    services: dict[str, tuple[tuple[str, ...], Callable[[], bool]]] = {
         "api-server": (("--apps", "execution"), is_up),
         "dag-processor": ((), lambda: True),
         "scheduler": ((), lambda: True),
@@ -522,7 +523,8 @@ def airflow_services(there: Place) -> Generator[None]:
             started.enter_context(
                 running(
                     Account(None, None),
-                    *(there.interpreter, "-m", "airflow", name, *options),
+                    there.interpreter,
+                    *("-m", "airflow", name, *options),
                     cwd=there.home / name,
                     env=there.variables,
                     ready=ready,
