@@ -6,7 +6,9 @@ Real dbt on real PostgreSQL, DuckDB and Trino; the project is in ``dbt_shop``.
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -23,7 +25,6 @@ from tests.servers.test_dbt import account
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from costinsights.records import Charge
     from tests.backends import Server
@@ -249,7 +250,10 @@ def contents(ask: Callable[[str], list[tuple[Any, ...]]], schema: str) -> Rows:
 
 
 def test_trino(trino_coordinator: Coordinator, tmp_path: Path) -> None:
-    words = ("build", "--select", "tag:raw", "tag:staging", "tag:core", "revenue_daily")
+    words = (
+        *("build", "--select", "tag:raw", "tag:staging", "tag:core"),
+        *("int_first_orders", "revenue_daily"),
+    )
     runs: dict[str, tuple[Shop, Run, list[str]]] = {}
     for name in ("bare", "ours"):
         with trino_proxy.recording(trino_coordinator) as proxy:
@@ -276,6 +280,43 @@ def test_trino(trino_coordinator: Coordinator, tmp_path: Path) -> None:
 
 
 # --- in a program, and what is left behind -------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "dbt.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_the_page_says_what_happens(tmp_path: Path) -> None:
+    """Run the page's very command on the project, with the page's price, and its program."""
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    prices = next(text for kind, text in blocks if kind == "toml" and "capacity" in text)
+    page = next(text for kind, text in blocks if kind == "console" and "Cost of dbt" in text)
+    program = next(text for kind, text in blocks if kind == "py")
+    command, _, shown_there = page.partition("\n")
+    target = {"type": "duckdb", "path": str(tmp_path / "shop" / "shop.duckdb")}
+    one = shop(tmp_path / "shop", target, prices=prices)
+    assert command.startswith("$ costinsights run -- dbt build")
+    done = one.run(*command.split()[5:])
+    there, here = (shape(text) for text in (shown_there, done.output))
+    assert here == there
+    said = one.program(program)
+    assert re.match(r"\d+ statements, \{'USD': Decimal\('0\.\d+'\)\}\n", said), said
+    assert re.search(r"^stg_orders success \{'USD': Decimal", said, re.MULTILINE), said
+
+
+def shape(output: str) -> list[str]:
+    """Return the table without what depends on the machine: figures, widths, and who is dear."""
+    _, title, table = output.partition("Cost of dbt build")
+    assert title, output
+    head, *rows = (title + table).strip().splitlines()
+    names = [row.split("  ")[0] for row in rows]
+    return [
+        head.partition(", target ")[0],
+        " ".join(rows[1].split()),
+        str(names.index("total")),
+        *(name for name in names[-12:] if name[:5] in ("total", "of it", "(no n") or "oth" in name),
+        *(re.sub(r"[\d,]+", "n", row) for row in rows[-2:]),
+    ]
+
 
 PROGRAM = """
 import io, json, sys

@@ -150,12 +150,20 @@ def _rank(charge: Charge) -> tuple[int, int, str]:
 
 def _said(charges: Iterable[Charge]) -> Mapping[str, str]:
     """Return the labels of a charge that says what the invocation is."""
-    return next((c.attribution for c in charges if COMMAND in c.attribution), {})
+    return _first(charges, COMMAND)
+
+
+def _first(charges: Iterable[Charge], label: str) -> Mapping[str, str]:
+    """Return the labels of the first charge that has this one."""
+    for charge in charges:
+        if label in charge.attribution:
+            return charge.attribution
+    return {}
 
 
 def _node(unique_id: str, charges: list[Charge], status: str | None) -> NodeCosts:
     # The query comment alone says less than dbt itself.
-    labels = next((c.attribution for c in charges if "dbt.resource_type" in c.attribution), {})
+    labels = _first(charges, "dbt.resource_type")
     return NodeCosts(
         unique_id=unique_id,
         name=asset_of(unique_id),
