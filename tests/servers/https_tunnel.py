@@ -48,6 +48,11 @@ def https_tunnel(
             self.wfile.flush()
             self.request = context.wrap_socket(self.request, server_side=True)
             self.setup()
+            self.close_connection = False  # though it was asked for as HTTP/1.0
+
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()  # the server knows of the plain one only
 
         def passed(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))

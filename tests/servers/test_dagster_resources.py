@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +37,7 @@ from tests.servers.tds_clients import FREETDS, odbc
 from tests.servers.tds_server import tds_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from costinsights.records import Charge
     from tests.backends import Server
@@ -98,7 +100,7 @@ class Runs:
         name: str,
         fields: dict[str, Any],
         secret: str = "s3cr3t-77ac",
-        rule: str = "dagster",
+        rules: Collection[str] = ("dagster",),
         **variables: str,
     ) -> Ran:
         """Run an asset that uses the resource; all of its charges must be the asset's."""
@@ -108,15 +110,14 @@ class Runs:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         assert secret not in done.stdout + done.stderr
         latest = {charge.charge_id: charge for charge in read_ledger(str(self.folder / "ledger"))}
-        runs = {charge.attribution.pop("run") for charge in latest.values()}
-        assert len(runs) == 1
+        assert len({charge.attribution.pop("run") for charge in latest.values()}) == 1
+        assert {charge.attribution.pop("rule") for charge in latest.values()} == {*rules}
         for charge in latest.values():
             assert charge.attribution == {
                 "job": "__ephemeral_asset_job__",
                 "task": "orders",
                 "asset": "orders",
                 "attempt": "1",
-                "rule": rule,
             }
         ledger = [path for path in (self.folder / "ledger").rglob("*") if path.is_file()]
         assert not [path for path in ledger if secret.encode() in path.read_bytes()]
@@ -167,7 +168,7 @@ def test_postgresql(ran: Runs, postgres: Server) -> None:
 def test_mysql(ran: Runs, mariadb: Server) -> None:
     found = ran("MySQLResource", where(mariadb), mariadb.password)
     assert found.client == "mysql.connector.connection_cext.CMySQLConnection"
-    assert found.charges[ONE].system == "mysql"
+    assert found.charges[ONE].system == "mariadb"
 
 
 def test_duckdb(ran: Runs) -> None:
@@ -196,8 +197,8 @@ def test_spark(ran: Runs) -> None:
     if spark.java_home is not None:
         variables["JAVA_HOME"] = spark.java_home
     fields = {"spark_config": {"spark.master": "local[1]", "spark.ui.enabled": "false"}}
-    # An action is charged when Spark tells of its end, for whom it was begun.
-    found = ran("SparkResource", fields, rule="scope", **variables)
+    # An action is charged when Spark tells of its end, to whom it was begun for.
+    found = ran("SparkResource", fields, rules=("dagster", "scope"), **variables)
     assert found.client == "pyspark.sql.session.SparkSession"
     assert {charge.system for charge in found.charges.values()} == {"spark"}
 
@@ -400,3 +401,136 @@ def test_snowflake(ran: Runs) -> None:
         found = ran("SnowflakeResource", fields, login["password"], **QUIET)
     assert found.client == "snowflake.connector.connection.SnowflakeConnection"
     assert found.charges[ONE].system == "snowflake"
+
+
+# --- what holds for all --------------------------------------------------------------------------
+
+WITHOUT = """
+import sys
+import costinsights.dagster as ours
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[2:]:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
+
+sys.meta_path.insert(0, Missing())
+ours.CostInsightsResource
+try:
+    getattr(ours, sys.argv[1])
+except ModuleNotFoundError as error:
+    print(error)
+"""
+
+
+def test_every_resource_is_as_the_page_says(ran: Runs) -> None:
+    done = ran.python(str(PROGRAMS / "resource_facts.py"))
+    assert done.returncode == 0, done.stderr[-4000:]
+    facts: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    page = (ROOT / "docs" / "dagster" / "resources.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (?:`[\w.]+\.(\w+)`)? ?\|", page, re.MULTILINE)
+    facts.pop("CostInsightsResource")
+    assert {name: fact.pop("official") or "" for name, fact in facts.items()} == dict(rows)
+    assert {name for name, fact in facts.items() if not fact["is_ours"]} == set()
+    assert {name for name, fact in facts.items() if not fact["described"]} == set()
+    assert {name: fact["undescribed"] for name, fact in facts.items() if fact["undescribed"]} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "install"),
+    [
+        ("S3Resource", "dagster_aws", "pip install dagster-aws"),
+        ("RedshiftResource", "psycopg2", "pip install 'dagster-aws[redshift]'"),
+        ("GlueResource", "boto3", "pip install boto3"),
+        ("TrinoResource", "trino", "pip install trino"),
+    ],
+)
+def test_a_missing_package_is_named(ran: Runs, name: str, missing: str, install: str) -> None:
+    done = ran.python("-c", WITHOUT, name, missing)
+    assert done.stdout.strip() == f"{missing} is not installed: {install}", done.stderr[-2000:]
+
+
+def test_secrets_are_not_shown(ran: Runs) -> None:
+    program = """
+import costinsights.dagster as ours
+
+print(ours.PostgreSQLResource(host="db", password="s3cr3t", additional_parameters={"x": "s3cr3t"}))
+print(repr(ours.S3Resource(region_name="mars", aws_secret_access_key="s3cr3t")))
+print(ours.SnowflakeResource(account="acme", user="me", password="s3cr3t", private_key_password="s3cr3t"))
+print(ours.DatabricksResource(host="adb", token="s3cr3t", sql_parameters={"access_token": "s3cr3t"}))
+"""
+    done = ran.python("-c", program)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "s3cr3t" not in done.stdout
+    assert [word in done.stdout for word in ("db", "mars", "acme", "adb")] == [True] * 4
+
+
+# --- the resource that switches on ---------------------------------------------------------------
+
+SWITCHED_ON = """
+import os, sqlite3
+import dagster as dg
+from costinsights.dagster import CostInsightsResource
+from costinsights.runtime import active
+
+def query():
+    connection = sqlite3.connect(":memory:")
+    connection.cursor().execute("SELECT 1 AS one").fetchall()
+    connection.close()
+
+@dg.asset
+def asks_for_nothing():
+    query()
+
+@dg.asset(deps=[asks_for_nothing])
+def asks(costinsights: CostInsightsResource):
+    query()
+    print("calls", costinsights.cost().calls)
+
+defs = dg.Definitions(
+    assets=[asks_for_nothing, asks],
+    resources={"costinsights": CostInsightsResource(
+        ledger=dg.EnvVar("LEDGER"), exporters=["memory"], labels={"team": dg.EnvVar("TEAM")},
+    )},
+)
+print("on", active() is not None and active().config.exporters)
+
+if __name__ == "__main__":
+    job = defs.resolve_implicit_global_asset_job_def()
+    instance = dg.DagsterInstance.get()
+    print("once", job.execute_in_process(instance=instance).success)
+    # Each step in a process of its own, which loads the definitions anew.
+    workers = dg.reconstructable(several)
+    print("workers", dg.execute_job(workers, instance=instance).success)
+"""
+SEVERAL = """
+def several():
+    return defs.resolve_implicit_global_asset_job_def()
+"""
+
+
+def test_one_line_switches_a_code_location_on(ran: Runs, tmp_path: Path) -> None:
+    program = tmp_path / "shop.py"
+    head, main = SWITCHED_ON.split('if __name__ == "__main__":')
+    program.write_text(f'{head}{SEVERAL}\nif __name__ == "__main__":{main}', encoding="utf-8")
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
+    done = ran.python(
+        str(program), LEDGER=str(tmp_path / "mine"), TEAM="growth", DAGSTER_HOME=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "on ('memory',)" in done.stdout
+    assert "once True" in done.stdout
+    assert "workers True" in done.stdout
+    assert "calls 1" in done.stdout
+    charges = [charge for charge in read_ledger(str(tmp_path / "mine")) if charge.revision == 0]
+    asked = Counter(charge.attribution["asset"] for charge in charges if charge.system == "sqlite")
+    assert asked == {"asks_for_nothing": 2, "asks": 2}
+    assert {charge.attribution["team"] for charge in charges} == {"growth"}
+    assert not (tmp_path / "ledger").exists()
+
+
+def test_a_variable_that_is_not_set_does_not_break_the_code_location(ran: Runs) -> None:
+    done = ran.python("-c", SWITCHED_ON.split("if __name__")[0], TEAM="growth")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "on ('memory',)" in done.stdout
+    assert "LEDGER is not set" in done.stderr

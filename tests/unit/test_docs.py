@@ -2,7 +2,8 @@
 
 ```python``` blocks of a page run one after the other in one namespace and one folder; ```toml```
 blocks are read as what their first line names; the commands of ```console``` blocks are looked up
-among those that exist, with their options. docs/prices.md is executed in full by its own test.
+among those that exist, with their options. docs/prices.md is executed in full by its own test, and
+what imports Dagster in Dagster's environment (tests/servers/test_dagster_docs.py).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")],
     key=lambda page: page.name,
 )
+PROGRAMS = [page for page in PAGES if page.name == "dagster.md" or page.parent.name == "dagster"]
+"""Pages that are a program each, and want Dagster."""
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
@@ -81,7 +84,7 @@ def run_blocks(page: Path, folder: Path) -> None:
     """Run the blocks of a page one after the other."""
     names: dict[str, object] = {"__name__": "page"}
     for language, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-        if language == "python":
+        if language == "python" and page not in PROGRAMS:
             exec(compile(text, str(page), "exec", dont_inherit=True), names)
         elif language == "toml":
             tomllib.loads(text)
