@@ -32,7 +32,7 @@ ENV_POSITION = 11
 
 _original: Any = None
 _inside: dict[str, Config] = {}
-started = 0
+started: int = 0
 """How many programs have been started inside the runs of a framework that asks for it."""
 
 

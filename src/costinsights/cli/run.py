@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import click
 
 from costinsights.children import instrumented
+from costinsights.cli.amount import Amount
 from costinsights.cli.console import EXIT_LIMIT, ledger_option, plainly
-from costinsights.cli.report import Amount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,6 +20,7 @@ MOST_STATEMENTS = 128
 # Sums of parts of a second or a byte may differ in the last bit, depending on their order.
 SAME = Decimal("1e-9")
 
+_BASES: dict[int, Basis] = {rank: basis for basis, rank in BASIS_RANK.items()}
 _NOT_METERS = ("time_ns",)  # it is the duration
 
 
@@ -45,7 +46,7 @@ class Dear(NamedTuple):
             calls=self.calls + other.calls,
             units=self.units + other.units,
             duration_ns=self.duration_ns + other.duration_ns,
-            basis=min(self.basis, other.basis, key=BASIS_RANK.__getitem__),
+            basis=min(self.basis, other.basis, key=_rank),
         )
 
 
@@ -122,7 +123,7 @@ class Figures:
         if known is not None:
             calls, units = calls + known.calls, units + known.units
             duration += known.duration_ns
-            basis = min(basis, known.basis, key=BASIS_RANK.__getitem__) if sign > 0 else basis
+            basis = min(basis, known.basis, key=_rank) if sign > 0 else basis
         if calls <= 0:
             self.statements.pop(key, None)
             return
@@ -162,7 +163,7 @@ class Figures:
         rest.merge(self)
         rest.merge(told, -1)
         for meter, value in list(rest.usage.items()):
-            if abs(value) <= SAME * max(abs(self.usage.get(meter, 0)), 1):
+            if abs(Decimal(value)) <= SAME * (1 + abs(Decimal(self.usage.get(meter, 0)))):
                 rest.usage[meter] = 0
         return rest
 
@@ -202,8 +203,8 @@ class Figures:
     @property
     def basis(self) -> Basis:
         """The weakest basis of all that is in the sums."""
-        bases = [basis for basis, calls in self.bases.items() if calls > 0]
-        return min(bases, key=BASIS_RANK.__getitem__, default="unknown")
+        ranks = [BASIS_RANK[basis] for basis, calls in self.bases.items() if calls > 0]
+        return _BASES[min(ranks, default=0)]
 
     def dearest(self, count: int) -> list[Dear]:
         """Return the dearest kinds of statement."""
@@ -216,6 +217,10 @@ def total(parts: Iterable[Figures]) -> Figures:
     for part in parts:
         found.merge(part)
     return found
+
+
+def _rank(basis: Basis) -> int:
+    return BASIS_RANK[basis]
 
 
 def _weight(item: tuple[object, Dear]) -> tuple[int, int]:

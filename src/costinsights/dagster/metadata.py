@@ -18,6 +18,9 @@ from costinsights.records import decimal_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any, TypeAlias
+
+    Value: TypeAlias = MetadataValue[Any]
 
 PREFIX = "costinsights/"
 EXACT = "_exact"
@@ -64,9 +67,9 @@ def described(
     split: int = 1,
     correction: bool = False,
     report_url: str = "",
-) -> dict[str, MetadataValue[object]]:
+) -> dict[str, Value]:
     """Return the metadata of `figures`: what was spent, or for a correction, the difference."""
-    found: dict[str, MetadataValue[object]] = {}
+    found: dict[str, Value] = {}
 
     def number(key: str, value: float) -> None:
         if isinstance(value, int):
@@ -110,7 +113,7 @@ def described(
     return found
 
 
-def _statements(figures: Figures) -> MetadataValue[object]:
+def _statements(figures: Figures) -> Value:
     records = [
         TableRecord(
             {
@@ -127,7 +130,7 @@ def _statements(figures: Figures) -> MetadataValue[object]:
     return MetadataValue.table(records, _SCHEMA)
 
 
-def _report(about: About, asset: str, url: str) -> MetadataValue[object]:
+def _report(about: About, asset: str, url: str) -> Value:
     if not url:
         return MetadataValue.text("costinsights report --by asset")
     for name, value in (("run", about.run), ("asset", asset), ("job", about.job)):
@@ -144,7 +147,7 @@ class Told(NamedTuple):
     figures: Figures
 
 
-def told(metadata: Mapping[str, MetadataValue[object]]) -> Told | None:
+def told(metadata: Mapping[str, Value]) -> Told | None:
     """Return what an event's metadata tells; None when none of it is ours."""
     if CALLS not in metadata:
         return None
@@ -152,7 +155,7 @@ def told(metadata: Mapping[str, MetadataValue[object]]) -> Told | None:
     for key, entry in metadata.items():
         if not key.startswith(PREFIX):
             continue
-        value = entry.value
+        value: object = entry.value
         if key.startswith(COST):
             if key.endswith(EXACT) and isinstance(value, str):
                 currency = key[len(COST) : -len(EXACT)].upper()
@@ -167,13 +170,13 @@ def told(metadata: Mapping[str, MetadataValue[object]]) -> Told | None:
     return Told(_text(metadata, RUN), _text(metadata, STEP), _text(metadata, DAY), figures)
 
 
-def _whole(metadata: Mapping[str, MetadataValue[object]], key: str) -> int:
+def _whole(metadata: Mapping[str, Value], key: str) -> int:
     entry = metadata.get(key)
-    value = None if entry is None else entry.value
+    value: object = None if entry is None else entry.value
     return value if isinstance(value, int) else 0
 
 
-def _text(metadata: Mapping[str, MetadataValue[object]], key: str) -> str:
+def _text(metadata: Mapping[str, Value], key: str) -> str:
     entry = metadata.get(key)
-    value = None if entry is None else entry.value
+    value: object = None if entry is None else entry.value
     return value if isinstance(value, str) else ""

@@ -59,10 +59,14 @@ class Hold:
             fd = os.open(path, _FLAGS, 0o600)
         self._fd = raise_high(fd)
         self.locked = self._lock()
+        self.note(facts)
+        _holds.add(self)
+
+    def note(self, facts: Facts) -> None:
+        """Write what the step is about."""
         data = msgspec.json.encode(facts)
         os.pwrite(self._fd, data, 0)
         os.ftruncate(self._fd, len(data))
-        _holds.add(self)
 
     def _lock(self) -> bool:
         try:

@@ -61,7 +61,7 @@ class Seam:
         self.tail = Tail(ledger)
         self.teller = Teller()
         self._ledger = ledger
-        self._report_url = report_url
+        self.report_url = report_url
         self._steps: dict[tuple[str, str], Step] = {}
         self._heard: set[tuple[int, str]] = set()
         self._lock = threading.Lock()
@@ -129,6 +129,14 @@ class Seam:
                 except OSError as error:
                     swallow("dagster's step", error)
 
+    def step_of(self, run: str, step: str) -> Step | None:
+        """Return a step that is under way here, once something has been asked of it."""
+        return self._steps.get((run, step))
+
+    def about(self, step: Step) -> About:
+        """Return what the events of a step are about."""
+        return About(step.facts.run, step.facts.step, step.facts.job, step.check)
+
     def _listen(self, step: Step) -> None:
         run = step.facts.run
         key = id(step.instance), run
@@ -136,7 +144,8 @@ class Seam:
             if key in self._heard:
                 return
             self._heard.add(key)
-        step.instance.add_event_listener(run, self._heard_of)
+        # Dagster gives the listener no type.
+        step.instance.add_event_listener(run, self._heard_of)  # pyright: ignore[reportUnknownMemberType]
 
     def _before_the_event(self, output: OutputContext) -> None:
         """Put what the step has cost so far into the event that Dagster is about to make."""
@@ -163,17 +172,17 @@ class Seam:
         until = deadline()
         paths = self.tail.own()
         if children.started:
-            paths = list({*paths, *self.tail.others(step.since)})
+            paths = list({*paths, *self.tail.others(step.since, slack=0.0)})
         if not self.tail.catch_up(paths, until) or step.facts.run in self.tail.unsure:
             return
         alike, apart, split = step.spent_on(asset, self.tail)
         if not alike and not apart:
             return
         context = AssetExecutionContext.get()
-        about = self._about(step)
+        about = self.about(step)
 
         def add(figures: Figures, partition: str | None) -> None:
-            metadata = described(figures, about, asset, split=split, report_url=self._report_url)
+            metadata = described(figures, about, asset, split=split, report_url=self.report_url)
             context.add_asset_metadata(metadata, output.asset_key, partition)
 
         if alike:
@@ -181,9 +190,6 @@ class Seam:
         for partition, figures in apart.items():
             figures.merge(alike)
             add(figures, partition if len(own) > 1 else None)
-
-    def _about(self, step: Step) -> About:
-        return About(step.facts.run, step.facts.step, step.facts.job, step.check)
 
     # -- what is heard of events that are stored ------------------------------------------------
 
@@ -259,21 +265,21 @@ class Seam:
         ):
             return
         log = log or self._log(step)
-        for target, figures in log.tell(self._about(step), spent, already).items():
+        for target, figures in log.tell(self.about(step), spent, already).items():
             step.observed.setdefault(target, Figures()).merge(figures)
 
     def _log(self, step: Step) -> Log:
         """Return the event log, by an instance of our own: the run lets go of its own at its end."""
         instance = step.instance
         if instance.is_ephemeral:
-            return Log(instance, self._report_url)
+            return Log(instance, self.report_url)
         known = self._instances.get(id(instance))
         if known is None or known[0] is not instance:
             known = self._instances[id(instance)] = (
                 instance,
                 DagsterInstance.from_ref(instance.get_ref()),
             )
-        return Log(known[1], self._report_url)
+        return Log(known[1], self.report_url)
 
 
 _EMPTY = Figures()

@@ -46,10 +46,6 @@ class Tail:
         self._open: dict[str, tuple[Who, Charge]] = {}
         """Charges whose figures are not final, by their ids: what comes later takes their place."""
 
-    def forked(self) -> None:
-        """Begin anew in a forked child: another thread of the parent's may have held the lock."""
-        self.__init__(self.ledger)  # type: ignore[misc]
-
     def own(self) -> list[str]:
         """Return the segments that this process writes."""
         runtime = active()
@@ -61,15 +57,14 @@ class Tail:
         names = [f"{writer.process}-{number + 1}.jsonl" for number in range(writer.segment)]
         return [os.path.join(folder, name) for name in names]
 
-    def others(self, since: float) -> list[str]:
+    def others(self, since: float, slack: float = SLACK_SECONDS) -> list[str]:
         """Return the segments that anybody has written to since then, in seconds of the epoch."""
         try:
             with os.scandir(os.path.join(self.ledger, SEGMENTS)) as found:
                 return [
                     entry.path
                     for entry in found
-                    if entry.name.endswith(".jsonl")
-                    and entry.stat().st_mtime >= since - SLACK_SECONDS
+                    if entry.name.endswith(".jsonl") and entry.stat().st_mtime >= since - slack
                 ]
         except OSError:
             return []

@@ -31,10 +31,16 @@ class Teller:
         self._failed = False
         self._pid = os.getpid()
 
+    def _forked(self) -> None:
+        """Begin anew in a forked child: the thread, and who holds the lock, are the parent's."""
+        self._jobs, self._changed = deque(), threading.Condition()
+        self._working = False
+        self._pid = os.getpid()
+
     def submit(self, job: Callable[[], None]) -> None:
         """Have it done soon, in order."""
         if self._pid != os.getpid():
-            self.__init__()  # type: ignore[misc]  the parent's thread is the parent's
+            self._forked()
         with self._changed:
             self._jobs.append(job)
             if self._working:

@@ -11,9 +11,11 @@ from costinsights.dagster.metadata import About, described, told
 from costinsights.dagster.targets import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from dagster import DagsterInstance, EventRecordsResult
+    from dagster import DagsterInstance, EventLogRecord, EventRecordsResult
+
+    from costinsights.dagster.metadata import Value
 
 PAGE = 1000
 # Clocks of several machines stamp the events.
@@ -59,21 +61,16 @@ class Log:
                     places.setdefault(Target(asset, partition), Figures()).merge(one.figures)
         return found
 
-    def _events(
-        self, asset: str, since: float
-    ) -> Iterator[tuple[str | None, Mapping[str, object]]]:
+    def _events(self, asset: str, since: float) -> Iterator[tuple[str | None, Mapping[str, Value]]]:
         wanted = AssetRecordsFilter(
             asset_key=key_of(asset), after_timestamp=max(0.0, since - SLACK_SECONDS)
         )
-        for page in _pages(self.instance.fetch_materializations, wanted):
-            for record in page.records:
-                if (made := record.asset_materialization) is not None:
-                    yield made.partition, made.metadata
-        for page in _pages(self.instance.fetch_observations, wanted):
-            for record in page.records:
-                seen = record.event_log_entry.asset_observation
-                if seen is not None:
-                    yield seen.partition, seen.metadata
+        for record in _records(self.instance.fetch_materializations, wanted):
+            if (made := record.asset_materialization) is not None:
+                yield made.partition, made.metadata
+        for record in _records(self.instance.fetch_observations, wanted):
+            if (seen := record.event_log_entry.asset_observation) is not None:
+                yield seen.partition, seen.metadata
 
     def made(self, asset: str, run: str, since: float) -> list[str]:
         """Return the partitions of an asset that a run has made."""
@@ -81,10 +78,9 @@ class Log:
             asset_key=key_of(asset), after_timestamp=max(0.0, since - SLACK_SECONDS)
         )
         found: set[str] = set()
-        for page in _pages(self.instance.fetch_materializations, wanted):
-            for record in page.records:
-                if record.run_id == run and record.partition_key is not None:
-                    found.add(record.partition_key)
+        for record in _records(self.instance.fetch_materializations, wanted):
+            if record.run_id == run and record.partition_key is not None:
+                found.add(record.partition_key)
         return sorted(found)
 
     def tell(
@@ -125,11 +121,14 @@ def _in_order(target: Target) -> tuple[str, str]:
     return target.asset, target.partition or ""
 
 
-def _pages(ask: object, wanted: AssetRecordsFilter) -> Iterator[EventRecordsResult]:
+def _records(
+    ask: Callable[[AssetRecordsFilter, int, str | None], EventRecordsResult],
+    wanted: AssetRecordsFilter,
+) -> Iterator[EventLogRecord]:
     cursor: str | None = None
     while True:
-        page: EventRecordsResult = ask(wanted, PAGE, cursor)  # type: ignore[operator]
-        yield page
+        page = ask(wanted, PAGE, cursor)
+        yield from page.records
         if not page.has_more:
             return
         cursor = page.cursor
