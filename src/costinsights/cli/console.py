@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import click
 
 from costinsights.ledger.writer import LedgerError
-from costinsights.report.layout import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -98,6 +97,8 @@ def in_colour() -> bool:
 
 def show(lines: Sequence[Line]) -> None:
     """Print lines, in colour where that is wanted."""
+    from costinsights.report.layout import text_of
+
     if not in_colour():
         click.echo(text_of(lines), nl=False)
         return

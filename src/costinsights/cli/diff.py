@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from costinsights.cli.amount import Amount
 from costinsights.cli.console import (
     EXIT_LIMIT,
     ledger_at,
@@ -18,7 +19,6 @@ from costinsights.cli.console import (
     show,
     width,
 )
-from costinsights.cli.report import Amount
 from costinsights.report.diff import compare
 from costinsights.report.diff_render import FORMATS, relative, render, table
 from costinsights.report.money import exact
@@ -30,7 +30,6 @@ from costinsights.report.sides import (
     read_costs,
     usual_dimension,
 )
-
 from costinsights.report.summary import EXACT
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 import click
 
+from costinsights.cli.amount import Amount
 from costinsights.cli.console import (
     EXIT_LIMIT,
     ledger_at,
@@ -23,28 +23,12 @@ from costinsights.report.render import FORMATS, render, table
 from costinsights.report.summary import make
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from costinsights.report.summary import Report
 
 # What fits on a terminal; a pipe gets everything.
 _LIMIT_ON_TERMINAL = 25
-
-
-class Amount(click.ParamType[Decimal]):
-    """An amount of money in whatever currency the charges have."""
-
-    name = "amount"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Decimal:
-        """Read an amount that is not negative."""
-        try:
-            amount = Decimal(str(value))
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or amount < 0:
-            self.fail(f"{value!r} is not an amount of money: write 5.00", param, ctx)
-        return amount
 
 
 @click.command()
