@@ -80,8 +80,10 @@ class Shop:
     def ledger(self) -> Path:
         return self.directory / "ledger"
 
-    def begin(self, *words: str, mended: bool = False) -> subprocess.Popen[str]:
-        """Start a command of dbt's."""
+    def begin(
+        self, *words: str, mended: bool = False, quiet: bool = False
+    ) -> subprocess.Popen[str]:
+        """Start a command of dbt's; what it prints is kept, or lost with `quiet`."""
         binaries = environment("dbt") / "bin"
         command: list[str | Path] = [binaries / "dbt", "--log-format-file", "json", *words]
         if self.measured:
@@ -94,7 +96,7 @@ class Shop:
             command,
             cwd=self.directory,
             env=self.environment(mended=mended),
-            stdout=subprocess.PIPE,
+            stdout=subprocess.DEVNULL if quiet else subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
