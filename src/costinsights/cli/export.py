@@ -86,3 +86,26 @@ def export(names: tuple[str, ...], out: str, timeout: float | None, ledger: str 
         click.echo(f"{exporter.name}: {done}", err=True)
     if not finished:
         sys.exit(EXIT_FAILED)
+
+
+def export_late(ledger: str | None) -> None:
+    """Have later figures told where an exporter of the configuration waits for them: dagster.
+
+    That it cannot be done now is said, and done by ``costinsights export`` or the next time.
+    """
+    from costinsights import config as configured
+    from costinsights.exporter import ExporterUnavailable, WholeExporter
+    from costinsights.followers import make_exporter
+    from costinsights.plugins import EXPORTERS, find
+
+    config = configured.load()  # mistakes in it have been said
+    known = find(EXPORTERS)
+    for name in dict.fromkeys(config.exporters or ()):
+        try:
+            if name not in known or not getattr(known[name].load(), "late", False):
+                continue
+            exporter = make_exporter(name, config._replace(ledger=ledger or config.ledger))
+            if isinstance(exporter, WholeExporter):
+                click.echo(f"{name}: {exporter.write()}", err=True)
+        except (ImportError, ExporterUnavailable, OSError) as error:
+            click.echo(f"{name}: {error}", err=True)

@@ -18,6 +18,7 @@ from costinsights.cli.console import (
     show,
     steps,
 )
+from costinsights.cli.export import export_late
 from costinsights.report.layout import Piece
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ def pull(
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
         show(list(_table(report)))
+    if not dry_run:
+        export_late(ledger)
     if report.failed:
         fail(report.failed, report.grant)
 
