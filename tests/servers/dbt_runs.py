@@ -35,7 +35,7 @@ SECRETS = ("s3cr3t-l1teral", "s3cr3t-v4r", "@example.com")
 # What is another in every run, in texts that are otherwise the same: the place, names of temporary
 # tables, and the moment of a snapshot.
 _VARYING = re.compile(
-    r"__dbt_tmp\d+|shop_(bare|ours)|/(bare|ours)/|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:?00)?|dbt_\w*_[0-9a-f]{8,}"
+    r"__dbt_tmp\d+|shop_(bare|ours)|/(bare|ours)/|st_[0-9a-f]{32}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:?00)?|dbt_\w*_[0-9a-f]{8,}"
 )
 # What dbt-duckdb asks once and remembers, for whichever of its threads come first.
 _ONCE = ("constraint_type from duckdb_constraints()", "type from duckdb_databases()")
