@@ -72,7 +72,7 @@ def check_command(line: str) -> None:
 
 # A page shows what it is about and leaves its connection to the end of the program, of which
 # sqlite3 warns from Python 3.13 on.
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_block_runs(page: Path, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
@@ -102,7 +102,7 @@ def run_blocks(page: Path, folder: Path) -> None:
                 json.loads(line)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_link_leads_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link
