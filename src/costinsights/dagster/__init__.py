@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from costinsights.dagster.checks import build_cost_checks
     from costinsights.dagster.component import CostInsightsComponent
     from costinsights.dagster.cost_report import create_cost_report_asset
+    from costinsights.dagster.dbt_events import with_costs
     from costinsights.dagster.reporting import report_costs
     from costinsights.dagster.resources.adls import ADLSResource
     from costinsights.dagster.resources.athena import AthenaResource
@@ -97,6 +98,7 @@ __all__ = [
     "get_cost_data_for_day",
     "get_cost_data_for_hour",
     "report_costs",
+    "with_costs",
 ]
 
 # Where each public name is; a module is named as it is called within this package.
@@ -140,6 +142,7 @@ _PLACES = {
     "get_cost_data_for_day": "scheduled",
     "get_cost_data_for_hour": "scheduled",
     "report_costs": "reporting",
+    "with_costs": "dbt_events",
 }
 
 
