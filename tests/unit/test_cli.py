@@ -417,6 +417,7 @@ def test_export_brings_what_is_left(ledger: Path) -> None:
     assert "null: 0 charges" in run("export", "null", "--ledger", ledger).stderr
 
 
+@pytest.mark.slow
 def test_doctor_says_how_things_stand(ledger: Path) -> None:
     note(str(ledger), "aws.glue", "us-east-1", requests=12)
     note(str(ledger), "aws.glue", "us-east-1", requests=1, failed="ThrottlingException")
@@ -435,6 +436,7 @@ def test_doctor_says_how_things_stand(ledger: Path) -> None:
     assert len(segments_of(ledger)) == 1  # looking writes nothing
 
 
+@pytest.mark.slow
 def test_doctor_keeps_secrets(tmp_path: Path) -> None:
     secrets = {
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=canary-1",
@@ -454,6 +456,7 @@ def test_doctor_keeps_secrets(tmp_path: Path) -> None:
         assert "https://collector.invalid:4318/v1" in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_lists_what_is_disabled_and_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "costinsights.toml").write_text(
         'disabled_instrumentors = ["sqlite3"]\nledgr = "x"\n'

@@ -140,6 +140,7 @@ amounts = st.none() | st.integers(-(10**21), 10**21)
 bases: st.SearchStrategy[Basis | None] = st.sampled_from([None, "metered", "allocated", "billed"])
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(

@@ -87,6 +87,7 @@ def run(folder: Path, *words: str, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_recorded_settled_and_reported(folder: Path) -> None:
     assert run(folder, "-c", PROGRAM, COSTINSIGHTS_STRICT="1") == "OperationalError\n"
     command = ("-m", "costinsights.cli")

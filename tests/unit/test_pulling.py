@@ -301,6 +301,7 @@ WINDOWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(WINDOWS, st.randoms(use_true_random=False))
 def test_any_order_of_overlapping_windows_gives_the_same_view(
