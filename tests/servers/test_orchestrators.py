@@ -226,6 +226,13 @@ def orders():
 def inner():
     query("inner")
 
+@flow(retries=1)
+def twice():
+    query("twice")
+    if len(failed) < 2:
+        failed.append(2)
+        raise ValueError
+
 @flow(name="nightly")
 def outer():
     query("flow")
@@ -245,6 +252,7 @@ async def concurrent():
 
 query("outside")
 outer()
+twice()
 asyncio.run(concurrent())
 query("outside")
 """
@@ -260,6 +268,7 @@ def test_prefect(tmp_path: Path) -> None:
         {**nightly, "task": "orders", "asset": "postgres://warehouse/orders"}
     ]
     assert [shown(one) for one in found["inner"]] == [{**nightly, "job": "inner"}]
+    assert [one["attempt"] for one in found["twice"]] == ["1", "2"]
     assert [shown(one) for one in found["async_task"]] == [
         {**nightly, "job": "concurrent", "task": "later"}
     ] * 2

@@ -492,7 +492,12 @@ def ledger(tmp_path: Path) -> Path:
     )
     for hours, units, labels in runs:
         own = {"asset": "orders", "dbt.node_id": "model.shop.orders", "dbt.tags": "a,b", **labels}
-        program.call(at=NOON + hours * HOUR, amount=units * UNIT, labels=own, u={"bytes": units})
+        program.call(
+            at=NOON + hours * HOUR,
+            amount=units * UNIT,
+            labels=own,
+            u={"bytes": units, "class": "x"},
+        )
         program.call(at=NOON + hours * HOUR, amount=None, labels=labels, f=UNIT)
     program.call(at=NOON + 9 * HOUR, amount=UNIT, labels={"asset": "other", "release": "7"})
     program.close()
