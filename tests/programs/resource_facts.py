@@ -6,8 +6,6 @@ import json
 import sys
 from typing import Any
 
-import dagster as dg
-
 import costinsights.dagster as ours
 from costinsights.dagster.resources.base import Resource
 
@@ -17,7 +15,7 @@ def facts(kind: Any) -> dict[str, object]:
     bases = [base for base in kind.__mro__ if base.__module__.startswith("dagster_")]
     return {
         "official": bases[0].__name__ if bases else None,
-        "is_ours": issubclass(kind, Resource) and issubclass(kind, dg.ConfigurableResource),
+        "is_ours": issubclass(kind, Resource),
         "described": bool(kind.__doc__),
         # What the official class leaves undescribed is its own.
         "undescribed": sorted(

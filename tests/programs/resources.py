@@ -52,10 +52,11 @@ def adls(resource: ADLSResource) -> object:
 
 
 def athena(resource: AthenaResource) -> object:
-    resource.get_client().execute_query("SELECT 1 AS waited")
+    client: Any = resource.get_client()
+    client.execute_query("SELECT 1 AS waited")
     with resource.get_connection() as connection:
-        cursor: Any = connection.cursor()
-        cursor.execute(ONE)
+        asked: Any = connection
+        asked.cursor().execute(ONE)
         return connection
 
 
@@ -74,7 +75,8 @@ def bigquery(resource: BigQueryResource) -> object:
 
 
 def databricks(resource: DatabricksResource) -> object:
-    resource.get_workspace_client().jobs.run_now(501).result()
+    workspace: Any = resource.get_workspace_client()
+    workspace.jobs.run_now(501).result()
     with resource.get_sql_client() as connection:
         cursor: Any = connection.cursor()
         cursor.execute(ONE)
@@ -150,7 +152,8 @@ def query_engine(resource: TrinoResource | PrestoResource) -> object:
 
 
 def redshift(resource: RedshiftResource) -> object:
-    assert resource.get_client().execute_query(ONE, fetch_results=True) == [(1,)]
+    client: Any = resource.get_client()
+    assert client.execute_query(ONE, fetch_results=True) == [(1,)]
     with resource.get_connection() as conn, conn.cursor() as cur:
         cur.execute(ONE)
         assert cur.fetchall() == [(1,)]

@@ -492,27 +492,25 @@ defs = dg.Definitions(
     resources={"costinsights": CostInsightsResource(
         ledger=dg.EnvVar("LEDGER"), exporters=["memory"], labels={"team": dg.EnvVar("TEAM")},
     )},
+    jobs=[dg.define_asset_job("every")],
 )
 print("on", active() is not None and active().config.exporters)
 
+def every():
+    return defs.resolve_job_def("every")
+
 if __name__ == "__main__":
-    job = defs.resolve_implicit_global_asset_job_def()
     instance = dg.DagsterInstance.get()
-    print("once", job.execute_in_process(instance=instance).success)
+    print("once", every().execute_in_process(instance=instance).success)
     # Each step in a process of its own, which loads the definitions anew.
-    workers = dg.reconstructable(several)
+    workers = dg.reconstructable(every)
     print("workers", dg.execute_job(workers, instance=instance).success)
-"""
-SEVERAL = """
-def several():
-    return defs.resolve_implicit_global_asset_job_def()
 """
 
 
 def test_one_line_switches_a_code_location_on(ran: Runs, tmp_path: Path) -> None:
     program = tmp_path / "shop.py"
-    head, main = SWITCHED_ON.split('if __name__ == "__main__":')
-    program.write_text(f'{head}{SEVERAL}\nif __name__ == "__main__":{main}', encoding="utf-8")
+    program.write_text(SWITCHED_ON, encoding="utf-8")
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n", encoding="utf-8")
     done = ran.python(
         str(program), LEDGER=str(tmp_path / "mine"), TEAM="growth", DAGSTER_HOME=str(tmp_path)
@@ -522,15 +520,15 @@ def test_one_line_switches_a_code_location_on(ran: Runs, tmp_path: Path) -> None
     assert "once True" in done.stdout
     assert "workers True" in done.stdout
     assert "calls 1" in done.stdout
-    charges = [charge for charge in read_ledger(str(tmp_path / "mine")) if charge.revision == 0]
-    asked = Counter(charge.attribution["asset"] for charge in charges if charge.system == "sqlite")
+    charges = {charge.charge_id: charge for charge in read_ledger(str(tmp_path / "mine"))}.values()
+    asked = Counter(charge.attribution["asset"] for charge in charges if what(charge) == ONE)
     assert asked == {"asks_for_nothing": 2, "asks": 2}
     assert {charge.attribution["team"] for charge in charges} == {"growth"}
     assert not (tmp_path / "ledger").exists()
 
 
 def test_a_variable_that_is_not_set_does_not_break_the_code_location(ran: Runs) -> None:
-    done = ran.python("-c", SWITCHED_ON.split("if __name__")[0], TEAM="growth")
+    done = ran.python("-c", SWITCHED_ON.partition("if __name__")[0], TEAM="growth")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "on ('memory',)" in done.stdout
     assert "LEDGER is not set" in done.stderr

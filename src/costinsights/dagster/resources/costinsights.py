@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,6 +13,10 @@ from costinsights.dagster.resources.base import EXPORTER, Resource
 from costinsights.guard import say, swallow
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from typing_extensions import Self
+
     from costinsights.attribution import Cost
 
 
@@ -63,6 +68,12 @@ class CostInsightsResource(Resource):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Switch costinsights on, unless that was done when the resource was made."""
         self._switch_on()
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Self]:
+        """Count the step that asks for the resource by itself, for `cost`."""
+        with costinsights.attribute(), super().yield_for_execution(context):
+            yield self
 
     def cost(self) -> Cost:
         """Return what the step that is running has cost so far: `costinsights.current()`."""
