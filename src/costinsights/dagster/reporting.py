@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -17,7 +18,15 @@ from dagster import DagsterInstance
 from costinsights.config import load
 from costinsights.dagster.figures import Figures
 from costinsights.dagster.metadata import About
-from costinsights.dagster.places import STATE, alone, facts_of, forget_old, home, is_held
+from costinsights.dagster.places import (
+    KEPT_SECONDS,
+    STATE,
+    alone,
+    facts_of,
+    forget_old,
+    home,
+    is_held,
+)
 from costinsights.dagster.targets import Target, Who, share_out, targets, who
 from costinsights.dagster.told import Key, Log
 from costinsights.exporter import ExporterUnavailable
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
     Progress = Callable[[str, int, int | None], None]
 
 RUNS_AT_ONCE = 200
+_DAY = 86_400
 # What runs outside of runs, and is nevertheless Dagster's.
 _OUTSIDE = ("sensor", "schedule")
 # A charge changes by a further entry, which has a better basis, a later revision or a later end.
@@ -227,7 +237,11 @@ class _Late:
 
     def _tell_of_days(self, outside: str) -> None:
         """Tell what is left of what sensors or schedules have cost, by day."""
-        sums = self._sums(f"coalesce(run, '') = '' AND {_labelled(outside)}")
+        since = datetime.now(timezone.utc).replace(tzinfo=None) - timedelta(seconds=KEPT_SECONDS)
+        day = f"{since:%Y-%m-%d}"
+        sums = self._sums(
+            f"coalesce(run, '') = '' AND {_labelled(outside)} AND started_at >= '{day}'"
+        )
         plan: dict[Key, tuple[dict[Target, tuple[Figures, int]], About]] = {}
         days: dict[tuple[str, str], list[tuple[Who, Figures]]] = {}
         for one, figures in sums.items():
@@ -235,7 +249,7 @@ class _Late:
         for (day, name), parts in days.items():
             spent = self._spent(parts, None, "", 0.0)
             plan[Key("", name, day)] = spent, About("", name, "", day=day)
-        self._tell(plan, 0.0)
+        self._tell(plan, since.replace(tzinfo=timezone.utc).timestamp() - _DAY)
 
     def _tell(
         self,

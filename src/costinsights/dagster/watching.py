@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from costinsights.config import Config
     from costinsights.dagster.quiet import Quiet
     from costinsights.dagster.seam import Seam
+    from costinsights.dagster.ticks import Ticks
 
 EXPORTER = "dagster"
 
@@ -27,6 +28,7 @@ class DagsterWatch:
         self._config: Config | None = None
         self.seam: Seam | None = None
         self._quiet: Quiet | None = None
+        self._ticks: Ticks | None = None
 
     def watch(self, config: Config) -> None:
         """Wait for Dagster."""
@@ -43,15 +45,25 @@ class DagsterWatch:
         quiet, self._quiet = self._quiet, None
         if quiet is not None:
             quiet.end()
+        ticks, self._ticks = self._ticks, None
+        if ticks is not None:
+            ticks.end()
 
     def _begin(self, module: ModuleType) -> None:
         config = self._config
         if config is None or self._quiet is not None:
             return
         from costinsights.dagster.quiet import Quiet
+        from costinsights.dagster.ticks import Place, Ticks
 
         self._quiet = Quiet(module.DagsterInstance)
         self._quiet.begin()
+        places = (
+            Place(module.SensorDefinition, "sensor"),
+            Place(module.ScheduleDefinition, "schedule"),
+        )
+        self._ticks = Ticks(places)
+        self._ticks.begin()
         # dbt, and what else a step starts, is a part of the step.
         children.instrument_inside("dagster", config)
         if EXPORTER not in (config.exporters or ()):
