@@ -7,6 +7,7 @@ import io
 import json
 from decimal import Decimal, localcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -429,6 +430,21 @@ def test_a_costs_json_is_read(tmp_path: Path) -> None:
         )
 
 
+@given(
+    st.dictionaries(
+        st.text(max_size=3),
+        st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    )
+)
+def test_whatever_a_meter_says_it_can_be_added_up(usage: dict[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        costs_file(Path(folder) / "costs.json", node("a", "1", usage=usage), node("b", "1"))
+        read = read_costs(folder, "dbt.tag")
+    made = compare(read, side(), "dbt.tag")
+    for style in FORMATS:
+        assert render(made, style)
+
+
 @pytest.mark.parametrize(
     ("by", "item"), [("dbt.tag", "finance,nightly"), ("dbt.owner", "growth"), ("team", None)]
 )
@@ -449,6 +465,8 @@ def test_nodes_are_put_together_by_what_they_share(
         ({"nodes": [node("a", "NaN")]}, "is no costs.json"),
         ({"nodes": [node("a", "1e9")]}, "is no costs.json"),
         ({"nodes": [node("a", "1", calls=-1)]}, "is no costs.json"),
+        ({"nodes": [node("a", "1", bases={"estimated": -1})]}, "is no costs.json"),
+        ({"totals": [{"currency": "\x1b[31m", "amount": "0.25"}]}, "is no costs.json"),
         ({"nodes": 5}, "is no costs.json"),
         ({"version": "1"}, "is no costs.json"),
     ],

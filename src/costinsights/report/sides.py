@@ -78,7 +78,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _Cost(msgspec.Struct, frozen=True):
-    currency: str
+    currency: Annotated[str, msgspec.Meta(pattern="^[A-Z]{3}$")]
     amount: _Amount
 
 
@@ -90,7 +90,7 @@ class _Figures(msgspec.Struct, frozen=True, kw_only=True):
     duration_seconds: Annotated[float, msgspec.Meta(ge=0, le=1e10)] = 0.0
     rows: int | None = None
     usage: dict[str, int | float | str] = {}
-    bases: dict[str, int] = {}
+    bases: dict[str, _Count] = {}
 
 
 class _Node(_Figures, frozen=True, kw_only=True):
@@ -116,6 +116,11 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True):
 class _Version(msgspec.Struct, frozen=True):
     version: int
 
+
+_TIME = "time_ns"
+# What fits DECIMAL(38, 9), and below what Python's own 28 digits can hold.
+_SMALLEST = Decimal("1e-9")
+_TOO_MUCH = Decimal("1e18")
 
 _ITEMS: Mapping[str, Callable[[_Node], str | None]] = {
     "dbt.node": lambda node: node.unique_id,
@@ -173,9 +178,9 @@ def _document(path: str, content: bytes) -> _Document:
 
 def _item(figures: _Figures) -> Item:
     usage = {
-        meter: Decimal(str(figure))
+        meter: quantity
         for meter, figure in figures.usage.items()
-        if not isinstance(figure, str) and meter != "time_ns"
+        if meter != _TIME and (quantity := _quantity(figure)) is not None
     }
     work = Work(
         calls=figures.calls,
@@ -187,6 +192,14 @@ def _item(figures: _Figures) -> Item:
         bases=figures.bases,
     )
     return Item(_sums(figures.costs), work)
+
+
+def _quantity(figure: float | str) -> Decimal | None:
+    """Return what a meter says, with as many decimals as a ledger's are added up with."""
+    quantity = None if isinstance(figure, str) else Decimal(str(figure))
+    if quantity is None or abs(quantity) >= _TOO_MUCH:
+        return None
+    return quantity.quantize(_SMALLEST)
 
 
 def _sums(costs: tuple[_Cost, ...]) -> dict[str, Decimal]:
