@@ -35,7 +35,7 @@ def charge(number: int, node: str | None, amount: str | None = None, **more: Any
     moment = f"2026-11-23T10:{number // 60 % 60:02}:{number % 60:02}.000000Z"
     return Charge(
         charge_id=more.pop("charge_id", f"{number:020x}-1"),
-        system="postgresql",
+        system=more.pop("system", "postgresql"),
         resource=Resource(),
         operation="SELECT",
         statement=StatementInfo(more.pop("shape", f"{number:016x}"), "SELECT", "SELECT 1"),
@@ -228,8 +228,12 @@ def test_what_is_not_known_is_a_dash_and_not_zero() -> None:
     row = next(line for line in lines if line.startswith("unknown"))
     assert "—" in row
     assert "0.00" not in row
-    assert "1 of 2 statements have no price, and are in no sum." in lines
-    assert any("[[capacity]]" in line for line in shown([charge(1, "unknown")]))
+    advice = next(line for line in lines if line.startswith("1 of 2 statements have no price"))
+    assert "what an hour of postgresql costs" in advice
+    assert not any("settle" in line for line in lines)
+    lines = shown([charge(1, "unknown", system="snowflake")])
+    assert any(line.startswith("No statement has a price yet.") for line in lines)
+    assert "What snowflake itself knows of them: costinsights settle snowflake" in lines
 
 
 def test_currencies_are_not_added() -> None:

@@ -81,6 +81,8 @@ class Costs(NamedTuple):
     """The dearest first; those alike by the time they took, and by name."""
     other: Figures
     total: Figures
+    unpriced: Mapping[str, int]
+    """How many calls have no price, by system."""
 
 
 def add(
@@ -131,6 +133,7 @@ def add(
         nodes=tuple(nodes),
         other=other,
         total=total,
+        unpriced=Counter(charge.system for charge in ours if charge.amount is None),
     )
 
 

@@ -43,6 +43,7 @@ class Invocation:
 
     def __init__(self, invocation_id: str, running: Any, adapter: Any) -> None:
         self.id = invocation_id
+        self.is_over = False
         config = adapter.config
         # Of `dbt retry` the arguments name what is repeated, and only click what the user wrote.
         self.command = str(running.command_path).partition(" ")[2]
@@ -98,9 +99,12 @@ def met(adapter: Any) -> tuple[Invocation, bool] | None:
     None where no command of dbt's runs: others use its adapters as well, Dagster to count rows.
     """
     global _present
-    invocation_id = str(modules["dbt_common.invocation"].get_invocation_id())
+    dbt: Any = modules.get("dbt_common.invocation")
+    if dbt is None:
+        return None  # before dbt 1.8 there is the query comment only
+    invocation_id = str(dbt.get_invocation_id())
     if _present is not None and _present.id == invocation_id:
-        return _present, False
+        return None if _present.is_over else (_present, False)
     running = _running()
     if running is None:
         return None
@@ -111,8 +115,11 @@ def met(adapter: Any) -> tuple[Invocation, bool] | None:
 
 
 def leave() -> Invocation | None:
-    """Have nothing more charged to the invocation on this thread; return it."""
+    """Have nothing more charged to the invocation; return it if it was not over before."""
     orchestrators.node.set(None)
+    if _present is None or _present.is_over:
+        return None
+    _present.is_over = True
     return _present
 
 
@@ -145,7 +152,7 @@ def working_for(invocation: Invocation, context: Context | None) -> Generator[No
 def begin_hook(adapter: Any, node: Any) -> None:
     """Charge what follows to one of the run's hooks, until the connection has another name."""
     invocation = _present
-    if invocation is not None and is_node(node):
+    if invocation is not None and not invocation.is_over and is_node(node):
         orchestrators.node.set(invocation.of_node(node, _manifest(adapter)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from costinsights.dbt.adding import Figures, plus
+from costinsights.plugins import HISTORIES, find
 from costinsights.report.layout import Column, Line, Piece, lay_out, text_of, visible
 from costinsights.report.money import UNKNOWN, count, decimals, duration, money, percent
 
@@ -180,19 +181,29 @@ def _bytes(figures: Figures) -> str:
 def _advice(costs: Costs) -> list[str]:
     """Say what the figures leave open, and what to do next."""
     total = costs.total
-    said: list[str] = []
-    if total.unpriced_calls == total.calls:
-        said.append(
-            "No statement has a price yet. Say in [[capacity]] of costinsights.toml what an hour of "
-            "the database costs (docs/prices.md)."
-        )
-    elif total.unpriced_calls:
-        said.append(
-            f"{total.unpriced_calls:,} of {total.calls:,} statements have no price, and are in no "
-            "sum."
-        )
-    known = [f"{basis} {number:,}" for basis, number in total.bases.items() if basis != "unknown"]
-    if known:
-        said.append(f"How the amounts are known: {', '.join(known)} of {total.calls:,} statements.")
+    said = _unpriced(costs) if total.unpriced_calls else []
+    bases = [f"{basis} {number:,}" for basis, number in total.bases.items() if basis != "unknown"]
+    if bases:
+        said.append(f"How the amounts are known: {', '.join(bases)} of {total.calls:,} statements.")
     said.append("More: costinsights report --by dbt.node, and costs.json beside run_results.json.")
     return said
+
+
+def _unpriced(costs: Costs) -> list[str]:
+    total = costs.total
+    systems = sorted(costs.unpriced)
+    what = (
+        f"{total.unpriced_calls:,} of {total.calls:,} statements have no price, and are in no sum."
+    )
+    if total.unpriced_calls == total.calls:
+        what = "No statement has a price yet."
+    hours = f"what an hour of {' and '.join(systems)} costs (docs/prices.md)."
+    histories = find(HISTORIES)
+    return [
+        f"{what} Say in [[capacity]] of costinsights.toml {hours}",
+        *(
+            f"What {system} itself knows of them: costinsights settle {system}"
+            for system in systems
+            if system in histories
+        ),
+    ]

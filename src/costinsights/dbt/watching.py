@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _END = "CommandCompleted"
 _EVENTS = "dbt_common.events.event_manager_client"
+_INVOCATIONS = "costinsights.dbt.invocations"
 
 
 class _Wrapped(NamedTuple):
@@ -61,9 +62,11 @@ class DbtWatch:
             else:
                 left.append(wrapped)
         self._wrapped = left
-        manager = modules.get(_EVENTS)
-        if manager is not None:
-            _leave(manager.get_event_manager(), self._listen)
+        events, invocations = modules.get(_EVENTS), modules.get(_INVOCATIONS)
+        if events is not None:
+            _leave(events.get_event_manager(), self._listen)
+        if invocations is not None:
+            invocations.leave()
 
     # -- the methods ------------------------------------------------------------------------------
 
