@@ -110,6 +110,8 @@ def asset_of(node: str, found: Shop) -> str:
     kind, _, *names = node.split(".") if node else ("", "")
     if kind in ("model", "seed", "snapshot"):
         return names[0]
+    if kind == "unit_test":
+        return str(manifest["unit_tests"][node]["model"])
     tested = manifest["nodes"].get(node, {}).get("attached_node")
     return tested.split(".")[-1] if tested else ""
 
