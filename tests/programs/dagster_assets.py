@@ -145,6 +145,8 @@ def tick(at: str) -> Answer:
 def spent(run_id: str, asset: str, checks: Answer) -> Answer:
     """Make an asset in a run with that id, whose charges the test has written, and check its cost."""
     made: Any = {"orders": orders, "left": both}[asset]
+    if "severity" in checks:
+        checks["severity"] = dg.AssetCheckSeverity[checks["severity"]]
     found: Any = ours.build_cost_checks(dg.AssetKey(asset), **checks)
     job = dg.define_asset_job("spending", selection=dg.AssetSelection.all())
     defs = dg.Definitions(assets=[made], asset_checks=found, jobs=[job])

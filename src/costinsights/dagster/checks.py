@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import dagster as dg
 
 from costinsights import config as configuration
-from costinsights.dagster.asset_metadata import PREFIX, Metadata, counts, money
+from costinsights.dagster.asset_metadata import PREFIX, counts, money
 from costinsights.dagster.figures import Figures
 from costinsights.dagster.functions import of_check
 from costinsights.dagster.limits import Amount, Limit, amount, limit
@@ -27,6 +27,8 @@ from costinsights.report.money import exact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from costinsights.dagster.asset_metadata import Metadata
 
 LIMIT, INCREASE = "cost_within_limit", "cost_increase"
 PREVIOUS = 7
@@ -186,7 +188,7 @@ def _increase_check(
             most = usual * (1 + more)
         metadata |= money("median_cost", {currency: usual})
         said = (
-            f"it cost {_short(now)} {currency}, and {_short(usual)} is the median of the "
+            f"it cost {_short(now)} {currency}, and {_short(usual)} {currency} is the median of the "
             f"{len(before)} runs before it"
         )
         return _result(said, metadata, severity, passed=now <= most)

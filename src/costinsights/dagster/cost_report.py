@@ -11,7 +11,7 @@ import dagster as dg
 from costinsights import config as configuration
 from costinsights.dagster.asset_metadata import PREFIX, counts, money
 from costinsights.dagster.functions import of_asset
-from costinsights.dagster.recurring import GROUP
+from costinsights.dagster.recurring import GROUP, key_of
 from costinsights.report.page import page
 from costinsights.report.period import period
 from costinsights.report.render import as_markdown, section
@@ -83,8 +83,7 @@ def create_cost_report_asset(
                 f"costs are reported by {', '.join(DIMENSIONS)} or label:NAME, not {one!r}"
             )
     period(since, until)  # a mistake in it is said now, and not in the first run
-    given = placed.get("key", [GROUP, name])
-    key = given if isinstance(given, dg.AssetKey) else dg.AssetKey(given)
+    key = key_of(placed.get("key", [GROUP, name]))
     spec = dg.AssetSpec(
         key,
         deps=placed.get("deps"),

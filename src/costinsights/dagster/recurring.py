@@ -86,8 +86,9 @@ class Place(NamedTuple):
 
 def place(default_key: Sequence[str], cron: str, description: str, placed: Placed) -> Place:
     """Return where an asset stands."""
-    given = placed.get("key", [GROUP, *default_key])
-    key = given if isinstance(given, dg.AssetKey) else dg.AssetKey(given)
+    # Dagster makes a name of a key, which may have no other characters.
+    default = [GROUP, *(re.sub(r"[^A-Za-z0-9_-]+", "_", part) for part in default_key)]
+    key = key_of(placed.get("key", default))
     name = re.sub(r"\W+", "_", "__".join(key.path), flags=re.ASCII)
     return Place(
         key,
@@ -95,6 +96,13 @@ def place(default_key: Sequence[str], cron: str, description: str, placed: Place
         placed.get("cron_schedule", cron),
         {**placed, "description": placed.get("description", description)},
     )
+
+
+def key_of(said: dg.AssetKey | Sequence[str] | str) -> dg.AssetKey:
+    """Return a key of whatever stands for one: text has a / between its parts."""
+    if isinstance(said, str):
+        return dg.AssetKey.from_user_string(said)
+    return said if isinstance(said, dg.AssetKey) else dg.AssetKey(said)
 
 
 def placed_of(more: Placed) -> Placed:

@@ -15,7 +15,6 @@ may still change besides, and say which days have changed. docs/dagster/schedule
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,7 +127,7 @@ def create_bill_asset_and_schedule(
     _check(source, granularity)
     about = [service, resource, path.rstrip("/").rpartition("/")[2]]
     where = place(
-        [re.sub(r"\W", "_", source), *filter(None, about)],
+        [source, *filter(None, about)],
         DAILY_CRON,
         f"What {' '.join(filter(None, [source, *about]))} bills, as costinsights pulls it.",
         placed_of(more),

@@ -13,7 +13,6 @@ to the assets whose statements these are. docs/dagster/scheduled.md tells all of
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -118,7 +117,7 @@ def create_settlement_asset_and_schedule(
         raise NotAsked(f"there is no reader for the history of {system!r}; {hint}")
     granularity = more.get("granularity", "daily")
     where = place(
-        ["settled", re.sub(r"\W", "_", system)],
+        ["settled", system],
         DAILY_CRON if granularity == "daily" else HOURLY_CRON,
         f"The charges of {system}, with the figures of its own history.",
         placed_of(more),
