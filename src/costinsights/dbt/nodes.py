@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OURS = "costinsights"
 """The key of ``meta`` whose value is a mapping of labels."""
 
+_MODEL = "model"
 _PREFIX = "dbt."
 # What says which run this is, and is not the project's to say.
 _NOT_THEIRS = ("rule", "run")
@@ -29,12 +30,14 @@ def labels_of(node: Any, manifest: Any) -> dict[str, object]:
     What a model says of owner and team, its tests say as well.
     """
     unique_id = str(node.unique_id)
-    config = getattr(node, "config", None)
+    kind = _text(getattr(node, "resource_type", None))
+    # Of a test it says "test", and of a hook "view", which it is not.
+    materialized = getattr(_config(node), "materialized", None) if kind == _MODEL else None
     found: dict[str, object] = {
         "asset": asset_of(unique_id),
         "dbt.node_id": unique_id,
-        "dbt.resource_type": _text(getattr(node, "resource_type", None)),
-        "dbt.materialized": _text(getattr(config, "materialized", None)),
+        "dbt.resource_type": kind,
+        "dbt.materialized": _text(materialized),
         "dbt.tags": joined(getattr(node, "tags", None) or ()),
     }
     owner, team = _belongs(node, manifest)
