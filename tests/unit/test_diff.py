@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt
 
 from costinsights.ledger.compact import compact
 from costinsights.report.diff import NOTHING, Item, Money, Side, Work, compare, reasons
 from costinsights.report.diff_render import FORMATS, render, table
-from costinsights.report.layout import text_of, width_of
+from costinsights.report.layout import text_of, visible, width_of
 from costinsights.report.money import exact
 from costinsights.report.sides import CostsError, SideError, open_runs, read_costs, usual_dimension
 from costinsights.report.summary import EXACT
@@ -321,6 +322,24 @@ def test_markdown_is_a_table_whatever_is_in_it() -> None:
         r"| a\|b \`c\` &lt;script&gt;\*d\* @&#8203;team #&#8203;1 https://x | \$1.00 | \$2.00 |"
     )
     assert any(line.startswith("| **total USD** |") for line in lines)
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1, max_size=20))
+def test_a_name_is_nothing_but_text_in_markdown(name: str) -> None:
+    made = compare(side("base", **{name: usd(1)}), side(name, **{name: usd(2)}), "asset")
+    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(render(made, "md"))
+    assert sum(token.type == "table_open" for token in tokens) == 1
+    kinds = {child.type for token in tokens for child in token.children or ()}
+    assert kinds <= {"text", "softbreak", "hardbreak", "strong_open", "strong_close"}
+    cells = [
+        "".join(child.content for child in (tokens[number + 1].children or ()))
+        for number, token in enumerate(tokens)
+        if token.type == "td_open"
+    ]
+    shown = visible(name).strip().replace("@", "@\u200b").replace("#", "#\u200b")
+    assert cells[0].strip() == (shown or "").strip()
+    assert len(cells) == 2 * sum(token.type == "th_open" for token in tokens)
 
 
 def test_csv_and_json_have_every_digit() -> None:
