@@ -10,6 +10,8 @@ import os
 import re
 import subprocess
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,12 +21,12 @@ from tests.environments import environment, lent
 from tests.processes import Unavailable
 from tests.servers.aws_glue import Glue
 from tests.servers.aws_server import aws_server
+from tests.servers.cost_explorer_server import CostExplorer
 from tests.unit.test_docs import BLOCK, PROGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from tests.backends import Server
 
@@ -61,7 +63,34 @@ def glue(request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
         jobs.close()
 
 
-SERVERS: dict[str, Servers] = {"glue.md": glue, "postgresql.md": postgresql}
+@contextmanager
+def cost_explorer(request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
+    with aws_server() as server:
+        bill = CostExplorer(server)
+        yesterday = datetime.now(timezone.utc) - timedelta(days=1)
+        for bucket, amount in (("my-bucket", "3.25"), ("another", "8")):
+            tags = {"bucket": bucket}
+            bill.add(f"{yesterday:%Y-%m-%d}", "TimedStorage-ByteHrs", amount, tags=tags)
+        yield {
+            "AWS_ENDPOINT_URL": server.url,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        bill.close()
+
+
+@contextmanager
+def focus(request: pytest.FixtureRequest) -> Generator[dict[str, str]]:
+    yield {"FOCUS_FILES": str(Path(__file__).parents[1] / "data")}
+
+
+SERVERS: dict[str, Servers] = {
+    "glue.md": glue,
+    "postgresql.md": postgresql,
+    "s3.md": cost_explorer,
+    "scheduled.md": focus,
+}
 
 
 @pytest.mark.parametrize("page", PROGRAMS, ids=lambda page: page.name)
