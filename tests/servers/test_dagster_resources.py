@@ -33,7 +33,7 @@ from tests.servers.identity_server import identity_server
 from tests.servers.redshift_server import redshift
 from tests.servers.snowflake_fixtures import QUIET
 from tests.servers.snowflake_server import SnowflakeServer
-from tests.servers.tds_clients import FREETDS, odbc
+from tests.servers.tds_clients import FREETDS, MICROSOFT, odbc
 from tests.servers.tds_server import tds_server
 
 if TYPE_CHECKING:
@@ -203,6 +203,16 @@ def test_spark(ran: Runs) -> None:
     assert {charge.system for charge in found.charges.values()} == {"spark"}
 
 
+@pytest.mark.parametrize("name", ["DuckDBResource", "PostgreSQLResource"])
+def test_the_oldest_dagster(tmp_path: Path, postgres: Server, name: str) -> None:
+    try:
+        ran = Runs(environment("dagster111") / "bin" / "python", tmp_path)
+    except Unavailable as error:
+        unavailable("dagster111", error)
+    fields = {"database": ":memory:"} if name == "DuckDBResource" else where(postgres)
+    assert ONE in ran(name, fields, postgres.password).charges
+
+
 # --- AWS, on moto --------------------------------------------------------------------------------
 
 
@@ -307,11 +317,20 @@ def test_dataproc(ran: Runs) -> None:
 # --- Azure, on our servers -----------------------------------------------------------------------
 
 
+TDS = {
+    FREETDS: {"TDS_Version": "7.4"},
+    MICROSOFT: {"Encrypt": "yes", "TrustServerCertificate": "yes"},
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "system"), [("AzureSQLResource", "azure.sql"), ("SynapseResource", "azure.synapse")]
+    ("name", "system", "driver"),
+    [
+        ("AzureSQLResource", "azure.sql", MICROSOFT),
+        ("SynapseResource", "azure.synapse", FREETDS),
+    ],
 )
-def test_sql_servers(ran: Runs, tmp_path: Path, name: str, system: str) -> None:
-    driver = odbc(FREETDS)
+def test_sql_servers(ran: Runs, tmp_path: Path, name: str, system: str, driver: str) -> None:
     stands_for(tmp_path, system)
     with tds_server() as server:
         fields: dict[str, Any] = {
@@ -320,8 +339,8 @@ def test_sql_servers(ran: Runs, tmp_path: Path, name: str, system: str) -> None:
             "user": server.user,
             "password": SECRET,
             "database": server.database,
-            "driver": driver,
-            "additional_parameters": {"TDS_Version": "7.4"},
+            "driver": odbc(driver).strip("{}"),
+            "additional_parameters": TDS[driver],
         }
         found = ran(name, fields, server.password)
     assert found.client == "pyodbc.Connection"

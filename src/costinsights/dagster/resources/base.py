@@ -40,7 +40,7 @@ def switch_on() -> None:
     A client that is handed out is the ordinary one: the instrumentors do the work, so code that
     uses the library directly is covered as well.
     """
-    if runtime.active() is not None:
+    if runtime.active() is not None or config.is_disabled():
         return
     said = config.load().exporters
     costinsights.instrument(exporters=[EXPORTER] if said is None else said)

@@ -52,6 +52,8 @@ class DatabricksResource(Resource, Official):
         with needed("databricks-sql-connector"):
             sql: Any = import_module("databricks.sql")
 
+        if not self.http_path:
+            raise ValueError("get_sql_client() needs DatabricksResource(http_path=...)")
         settings = self.get_workspace_client().config
         arguments: dict[str, Any] = {
             "server_hostname": settings.hostname,

@@ -23,6 +23,9 @@ class SnowflakeResource(Resource, Official):
 
         with snowflake.get_connection() as conn:
             conn.cursor().execute("SELECT 1")
+
+    With ``connector="adbc"`` the official class does not use snowflake.connector, and what it sends
+    has no charge.
     """
 
     @contextmanager
