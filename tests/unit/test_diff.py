@@ -587,6 +587,24 @@ def test_the_run_that_was_taken_is_said(ledger: Path) -> None:
     assert "Both are the same run." in render(made, "table")
 
 
+def test_the_beginning_of_an_id_will_do(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    program = Program(ledger)
+    for run in ("4f1d", "4f1d-2", "9a3c-1", "9a3c-2", "77ef-1"):
+        program.call(labels={"asset": run, "run": run, "branch": "main"}, amount=UNIT)
+    program.close()
+    for begun, whole in (("4f1d", "4f1d"), ("77", "77ef-1"), ("9a3c-2", "9a3c-2")):
+        assert set(costs(ledger, f"run={begun}", "asset")) == {whole}
+    with open_runs(str(ledger)) as runs:
+        side = runs.side("run=77", "asset")
+    assert side.identity == ("run", "77ef-1")
+    assert side.about.startswith("run 77ef-1, 2026")
+    with pytest.raises(SideError, match="run=9a is the beginning of several: 9a3c-1, 9a3c-2"):
+        costs(ledger, "run=9a", "asset")
+    with pytest.raises(SideError, match="no call in the ledger has branch=mai"):
+        costs(ledger, "branch=mai", "asset")
+
+
 def test_what_was_done_is_added_up(ledger: Path) -> None:
     with open_runs(str(ledger)) as runs:
         items = runs.side("run=r1", "dbt.node").items

@@ -263,7 +263,8 @@ class Runs:
             raise LedgerError(f"{self._store.directory}: {said}") from error
 
     def _side(self, selector: str, item: str) -> Side:
-        wanted = dict(_pair(part) for part in _NEXT.split(selector))
+        given = dict(_pair(part) for part in _NEXT.split(selector))
+        wanted = {name: self._whole(name, value) for name, value in given.items()}
         where = " AND ".join(f"{_label(name)} = {literal(value)}" for name, value in wanted.items())
         run = None if _WHOLE & wanted.keys() else self._latest(where)
         if run is not None:
@@ -274,14 +275,27 @@ class Runs:
                 f"no call in the ledger has {selector}: costinsights report --by "
                 f"label:{next(iter(wanted))} lists what there is"
             )
-        span = since if since == until else f"{since} to {until}"
-        about = f"{span} UTC, {calls:,} call{'s' if calls > 1 else ''}"
+        said = [f"{name} {value}" for name, value in wanted.items() if value != given[name]]
         identity = next(((name, wanted[name]) for name in _RUNS if name in wanted), None)
         if run is not None:
             identity = (run.label, run.value)
             latest = f"the latest of {run.others + 1:,}" if run.others else "the only one"
-            about = f"{run.label} {run.value} ({latest}), {about}"
-        return Side(selector, about, self._items(), identity)
+            said.append(f"{run.label} {run.value} ({latest})")
+        said.append(f"{since if since == until else f'{since} to {until}'} UTC")
+        said.append(f"{calls:,} call{'s' if calls > 1 else ''}")
+        return Side(selector, ", ".join(said), self._items(), identity)
+
+    def _whole(self, name: str, value: str) -> str:
+        """Return the id of which the user gave the beginning; what is no id stays as it is."""
+        label = _label(name)
+        relation = self._store.relation(f"starts_with({label}, {literal(value)})")
+        if name not in _WHOLE or relation is None:
+            return value
+        found = self._rows(f"SELECT DISTINCT {label} AS id FROM {relation} ORDER BY id LIMIT 3")
+        ids = [str(row[0]) for row in found]
+        if len(ids) < 2 or value in ids:
+            return value if value in ids or not ids else ids[0]
+        raise SideError(f"{name}={value} is the beginning of several: {', '.join(ids)}")
 
     def _latest(self, where: str) -> _Run | None:
         """Return the run of the latest call; None where no call is of any run."""
