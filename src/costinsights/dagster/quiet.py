@@ -34,12 +34,18 @@ class Quiet:
     def begin(self) -> None:
         """Silence them."""
         for name in dir(self._kind):
-            function = getattr_static(self._kind, name)
-            if name.startswith("_") or not isfunction(function) or name.startswith(_BEGIN_RUNS):
+            if name.startswith(("_", *_BEGIN_RUNS)):
+                continue
+            found = getattr_static(self._kind, name)
+            if isinstance(found, staticmethod):  # those that make an instance
+                ours: object = staticmethod(_silent(found.__func__))
+            elif isfunction(found):
+                ours = _silent(found)
+            else:
                 continue
             if name in vars(self._kind):
-                self._own[name] = function
-            self._ours[name] = ours = _silent(function)
+                self._own[name] = found
+            self._ours[name] = ours
             setattr(self._kind, name, ours)
 
     def end(self) -> None:
