@@ -128,7 +128,7 @@ def on_postgresql(rounds: int) -> Table:
 
         def clear(one: Shop) -> None:
             name = one.directory.name
-            database.execute(f"DROP SCHEMA IF EXISTS bench_{name} CASCADE")  # type: ignore[arg-type]
+            database.execute(f"DROP SCHEMA IF EXISTS bench_{name} CASCADE".encode())
 
         targets = {name: target | {"schema": f"bench_{name}"} for name in (BARE, OURS)}
         return measure("postgresql", targets, clear, rounds)

@@ -89,7 +89,7 @@ def spent(charges: Iterable[Charge]) -> Decimal:
 
 def has_its_node(charges: Iterable[Charge], sent: Iterable[str], system: str) -> None:
     """Hold each statement's node against dbt's comment, and what has none against what it is."""
-    named = {}
+    named: dict[str, set[str]] = {}
     for text in sent:
         parsed = statement.parse(text, system)
         node = (parsed.comment or {}).get("dbt.node_id")
@@ -210,7 +210,7 @@ def test_postgresql(postgres: Server, tmp_path: Path) -> None:
     ):
         recorders = {"bare": heard_bare, "ours": heard_ours}
         for name in recorders:
-            database.execute(f"DROP SCHEMA IF EXISTS shop_{name} CASCADE")
+            database.execute(f"DROP SCHEMA IF EXISTS shop_{name} CASCADE".encode())
         bare, ours = (
             shop(
                 tmp_path / name,
@@ -223,14 +223,14 @@ def test_postgresql(postgres: Server, tmp_path: Path) -> None:
 
         def rows(one: Shop) -> Rows:
             schema = f"shop_{one.directory.name}"
-            return contents(lambda text: database.execute(text).fetchall(), schema)
+            return contents(lambda text: database.execute(text.encode()).fetchall(), schema)
 
         built_twice_and_mended(bare, ours, rows, "postgresql")
         # What reaches the server is the same, byte for byte, and so is its number.
         assert alike(heard_ours.statements()) == alike(heard_bare.statements())
         has_its_node(ours.charges(), heard_ours.statements(), "postgresql")
         for name in recorders:
-            database.execute(f"DROP SCHEMA shop_{name} CASCADE")
+            database.execute(f"DROP SCHEMA shop_{name} CASCADE".encode())
 
 
 def contents(ask: Callable[[str], list[tuple[Any, ...]]], schema: str) -> Rows:

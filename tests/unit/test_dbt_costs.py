@@ -328,4 +328,4 @@ def test_names_are_there_without_dbt() -> None:
     assert set(costinsights.dbt.__all__) <= set(dir(costinsights.dbt))
     assert costinsights.dbt.Costs is Costs
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = costinsights.dbt.nothing  # type: ignore[attr-defined]
+        _ = costinsights.dbt.nothing

@@ -6,5 +6,5 @@ from typing import Any
 def model(dbt: Any, session: Any) -> Any:
     """Return the table."""
     dbt.config(materialized="table")
-    daily = dbt.ref("revenue_daily")  # noqa: F841  DuckDB looks it up by this name
-    return session.sql("select avg(cents) as cents from daily")
+    daily = dbt.ref("revenue_daily")
+    return session.sql(f"select avg(cents) as cents from ({daily.sql_query()})")
