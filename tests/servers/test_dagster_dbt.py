@@ -105,15 +105,19 @@ def by_asset(events: Iterable[dict[str, Any]]) -> dict[str, Decimal]:
 
 
 def asset_of(node: str, found: Shop) -> str:
-    """Return the asset that a node's cost belongs to: of a test, the model that it tests."""
+    """Return the asset that a node's cost belongs to: of a test that is a check, what it tests.
+
+    dagster-dbt makes no check of a unit test; it belongs to the job.
+    """
     manifest = json.loads((found.directory / "target" / "manifest.json").read_text())
     kind, _, *names = node.split(".") if node else ("", "")
     if kind in ("model", "seed", "snapshot"):
         return names[0]
-    if kind == "unit_test":
-        return str(manifest["unit_tests"][node]["model"])
-    tested = manifest["nodes"].get(node, {}).get("attached_node")
-    return tested.split(".")[-1] if tested else ""
+    if kind != "test":
+        return ""
+    test = manifest["nodes"][node]
+    (tested,) = {test.get("attached_node")} - {None} or test["depends_on"]["nodes"]
+    return str(tested).split(".")[-1]
 
 
 def test_assets(tmp_path: Path, binaries: Path) -> None:
