@@ -82,7 +82,7 @@ def run(
     named: Any = None
     if check is not None:
         named = dg.AssetSelection.checks(dg.AssetCheckKey(key, check))
-    tags = {}
+    tags: dict[str, str] = {}
     if span is not None:
         tags["dagster/asset_partition_range_start"] = span[0]
         tags["dagster/asset_partition_range_end"] = span[1]

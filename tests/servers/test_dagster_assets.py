@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from costinsights.billing import open_bill
+from costinsights.records import Resource
 from tests.backends import unavailable
 from tests.environments import environment, lent
 from tests.ledgers import UNIT, Program
 from tests.processes import Unavailable
 from tests.servers.aws_athena import Athena
 from tests.servers.aws_server import ACCOUNT, REGION, AWSServer, Refusal, aws_server
-from tests.servers.charges import instrumented
 from tests.servers.cost_explorer_server import CostExplorer
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "dagster_assets.py"
 FOCUS = ROOT / "tests" / "data"
 DAY = timedelta(days=1)
+HOUR = timedelta(hours=1)
 AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 HOSTILE = "<script>alert(1)</script>"
 
@@ -119,6 +120,13 @@ def dagster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dagster]
         yield program
 
 
+@pytest.fixture
+def newest(tmp_path: Path) -> Iterator[Dagster]:
+    """The newest Dagster, which has the clouds' clients beside it."""
+    with running("dagster", tmp_path) as program:
+        yield program
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[AWSServer]:
     with aws_server() as aws:
@@ -165,10 +173,10 @@ def reached(server: AWSServer, **options: Any) -> Answer:
 
 
 def test_a_bucket_is_an_asset_and_its_schedule_follows_what_is_restated(
-    dagster: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
+    newest: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
 ) -> None:
     ledger = tmp_path / "ledger"
-    made = dagster(
+    made = newest(
         "make",
         factory="create_s3_insights_asset_and_schedule",
         args=[],
@@ -185,7 +193,7 @@ def test_a_bucket_is_an_asset_and_its_schedule_follows_what_is_restated(
     }
 
     # A partition is a day.
-    done = dagster.made(partition=day(4))
+    done = newest.made(partition=day(4))
     told = done["made"][day(4)]
     assert (told["billed_usd"], told["billed_usd_exact"]) == (4.1, "4.1 USD")
     assert (told["dagster/row_count"], told["looking_usd_exact"]) == (1, "0.02 USD")
@@ -197,21 +205,21 @@ def test_a_bucket_is_an_asset_and_its_schedule_follows_what_is_restated(
 
     # A backfill is one run, and each of its days has its own figures.
     server.requests.clear()
-    done = dagster.made(span=[day(8), day(6)])
+    done = newest.made(span=[day(8), day(6)])
     assert {key: one["billed_usd"] for key, one in done["made"].items()} == {
         day(8): 8.1,
         day(7): 7.1,
         day(6): 6.1,
     }
     before = billed(ledger)
-    again = dagster.made(span=[day(8), day(6)])
+    again = newest.made(span=[day(8), day(6)])
     assert billed(ledger) == before
     assert {key: one["billed_usd"] for key, one in again["made"].items()} == {
         key: one["billed_usd"] for key, one in done["made"].items()
     }
 
     # The schedule asks for yesterday, and pulls again what may have changed.
-    asked = dagster(
+    asked = newest(
         "tick", at=f"{midnight() + timedelta(hours=6, minutes=30):%Y-%m-%dT%H:%M:%S+00:00}"
     )
     (request,) = asked["requests"]
@@ -219,7 +227,7 @@ def test_a_bucket_is_an_asset_and_its_schedule_follows_what_is_restated(
     (config,) = (one["config"] for one in request["config"]["ops"].values())
     assert config == {"window": True}
     bill.add(midnight() - 7 * DAY, "TimedStorage-ByteHrs", "0.05", tags={"bucket": "my-bucket"})
-    done = dagster.made(partition=request["partition"], config=config)
+    done = newest.made(partition=request["partition"], config=config)
     assert list(done["made"]) == [day(1)]
     told = done["made"][day(1)]
     assert (told["billed_usd"], told["state"]) == (1.1, "provisional")
@@ -247,20 +255,20 @@ def test_a_bucket_is_an_asset_and_its_schedule_follows_what_is_restated(
 
     # A check can be asked alone, and asks nobody.
     server.requests.clear()
-    alone = dagster.made(check="fresh")
+    alone = newest.made(check="fresh")
     assert (alone["made"], alone["checks"]["fresh"]["passed"]) == ({}, True)
     assert not server.requests
 
 
 def test_what_cannot_be_pulled_fails_and_says_why(
-    dagster: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
+    newest: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
 ) -> None:
     options = {"config": reached(server), "resource": "my-bucket"}
-    dagster(
+    newest(
         "make", factory="create_bill_asset_and_schedule", args=["aws.s3", day(8)], options=options
     )
     bill.twist = lambda page, answer: Refusal("AccessDeniedException")
-    done = dagster("run", partition=day(3))
+    done = newest("run", partition=day(3))
     assert not done["success"]
     assert done["made"] == {}  # a day that lacks something does not look as if it were there
     assert "no permission to read GetCostAndUsage" in done["failure"]
@@ -269,18 +277,18 @@ def test_what_cannot_be_pulled_fails_and_says_why(
     assert (complete["passed"], complete["severity"]) == (False, "ERROR")
     assert list(done["seen"]) == [""]  # what was done before
     bill.begin_anew()
-    assert dagster.made(partition=day(3))["checks"]["complete"]["passed"]
+    assert newest.made(partition=day(3))["checks"]["complete"]["passed"]
 
-    assert "Could not find a partition" in dagster.refused("run", partition=day(0))
+    assert "Could not find a partition" in newest.refused("run", partition=day(0))
     dear = {**options, "cap": 0}
-    dagster("make", factory="create_bill_asset_and_schedule", args=["aws.s3", day(8)], options=dear)
-    done = dagster("run", partition=day(2))
+    newest("make", factory="create_bill_asset_and_schedule", args=["aws.s3", day(8)], options=dear)
+    done = newest("run", partition=day(2))
     assert "this would cost up to 0.08 USD, more than the 0.0" in done["failure"]
-    wrong = dagster.refused(
+    wrong = newest.refused(
         "make", factory="create_bill_asset_and_schedule", args=["aws.s4", day(8)], options={}
     )
     assert "did you mean aws.s3?" in wrong
-    wrong = dagster.refused(
+    wrong = newest.refused(
         "make",
         factory="create_adls_insights_asset_and_schedule",
         args=[day(8)],
@@ -290,14 +298,14 @@ def test_what_cannot_be_pulled_fails_and_says_why(
 
 
 def test_hours_come_by_the_day(
-    dagster: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
+    newest: Dagster, server: AWSServer, bill: CostExplorer, tmp_path: Path
 ) -> None:
     bill.items.clear()
     yesterday = midnight() - DAY
     for hour in range(24):
         at = yesterday + timedelta(hours=hour)
         bill.add(at, "TimedStorage-ByteHrs", f"0.{hour + 1:02}", tags={"bucket": "my-bucket"})
-    dagster(
+    newest(
         "make",
         factory="create_aws_insights_asset_and_schedule",
         args=[day(2)],
@@ -307,10 +315,10 @@ def test_hours_come_by_the_day(
             "config": reached(server, tag=""),
         },
     )
-    (request,) = dagster("tick", at=f"{day(0)}T06:30:00+00:00")["requests"]
+    (request,) = newest("tick", at=f"{day(0)}T06:30:00+00:00")["requests"]
     span = [request["tags"][f"dagster/asset_partition_range_{end}"] for end in ("start", "end")]
     assert span == [f"{day(1)}-00:00", f"{day(1)}-23:00"]
-    done = dagster.made(span=span)
+    done = newest.made(span=span)
     assert len(done["made"]) == 24
     assert done["made"][f"{day(1)}-09:00"]["billed_usd_exact"] == "0.1 USD"
     assert sum(Decimal(one["billed_usd_exact"].split()[0]) for one in done["made"].values()) == 3
@@ -348,46 +356,57 @@ def test_focus_files(dagster: Dagster, tmp_path: Path) -> None:
 # --- settlement ----------------------------------------------------------------------------------
 
 
-def test_settlement(dagster: Dagster, server: AWSServer, tmp_path: Path) -> None:
+def test_settlement(newest: Dagster, server: AWSServer, tmp_path: Path) -> None:
     athena = Athena(server)
     athena.seed("", scanned=2**40, questions=0)
     server.answer("athena", "ListCapacityReservations", lambda _: {"CapacityReservations": []})
     ledger = tmp_path / "ledger"
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - HOUR
     client = server.client("athena")
-    with instrumented(ledger, "botocore"):
-        for number in range(3):
-            client.start_query_execution(QueryString=f"SELECT {number}")
+    program = Program(ledger)
+    for number in range(3):
+        started = client.start_query_execution(QueryString=f"SELECT {number}")
+        program.call(
+            at=int((hour + timedelta(minutes=20)).timestamp()) * 10**9,
+            system="aws.athena",
+            resource=Resource(region=REGION),
+            labels={"asset": "orders"},
+            amount=None,
+            i=started["QueryExecutionId"],
+            l=True,
+        )
     client.close()
-    options = {
-        "config": {"settle": {"aws.athena": {"regions": [REGION], "endpoint_url": server.url}}},
-        "granularity": "hourly",
-    }
-    made = dagster(
+    program.close()
+    reader = {"regions": [REGION], "endpoint_url": server.url}
+    made = newest(
         "make",
         factory="create_settlement_asset_and_schedule",
         args=["aws.athena", day(2)],
-        options=options,
+        options={"config": {"settle": {"aws.athena": reader}}, "granularity": "hourly"},
     )
     assert made["key"] == "costinsights/settled/aws_athena"
-    hour = f"{datetime.now(timezone.utc) - timedelta(hours=1):%Y-%m-%d-%H}:00"
-    first = dagster.made(partition=hour, config={"window": True})
-    told = first["made"][hour]
-    (late,) = dagster("tick", at=f"{datetime.now(timezone.utc):%Y-%m-%dT%H}:10:00+00:00")[
-        "requests"
-    ]
-    assert late["partition"] == hour
-    # They were started in this hour, which is not over; a job is asked for by its id all the same.
-    assert told["settled"] in (0, 3)
-    again = dagster.made(partition=hour, config={"window": True})
-    assert again["made"][hour]["settled"] == 0
-    assert again["checks"]["complete"]["passed"] or told["settled"] == 0
+    (request,) = newest("tick", at=f"{hour + HOUR:%Y-%m-%dT%H}:10:00+00:00")["requests"]
+    key = request["partition"]
+    assert key == f"{hour:%Y-%m-%d-%H}:00"
 
-    def refused(_: Any) -> Any:
-        return Refusal(
-            400, "AccessDeniedException", "not authorized: athena:BatchGetQueryExecution"
-        )
+    server.refuse("athena", "BatchGetQueryExecution", Refusal("AccessDeniedException"))
+    done = newest("run", partition=key)
+    assert (done["success"], done["made"], list(done["seen"])) == (False, {}, [""])
+    assert "athena:BatchGetQueryExecution" in done["grant"]
+    assert not done["checks"]["complete"]["passed"]
 
-    wrong = dagster.refused(
+    (config,) = (one["config"] for one in request["config"]["ops"].values())
+    assert config == {"window": True}
+    done = newest.made(partition=key, config=config)
+    told = done["made"][key]
+    assert (told["settled"], told["settled_charges_usd_exact"]) == (3, "15 USD")
+    assert {name: check["passed"] for name, check in done["checks"].items()} == {
+        "complete": True,
+        "fresh": True,
+    }
+    again = newest.made(span=[f"{hour - HOUR:%Y-%m-%d-%H}:00", key])
+    assert {one["settled"] for one in again["made"].values()} == {0}
+    wrong = newest.refused(
         "make",
         factory="create_settlement_asset_and_schedule",
         args=["aws.atena", day(2)],

@@ -5,10 +5,11 @@ Dagster takes a context's annotation for the class itself, so this module alone 
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import dagster as dg
 
-Said = dg.MaterializeResult | dg.AssetCheckResult  # type: ignore[type-arg]  # 1.11's is not generic
+Said = dg.MaterializeResult[Any] | dg.AssetCheckResult
 
 
 def of_asset(
