@@ -38,7 +38,11 @@ _VARYING = re.compile(
     r"__dbt_tmp\d+|shop_(bare|ours)|/(bare|ours)/|st_[0-9a-f]{32}|\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:?00)?|dbt_\w*_[0-9a-f]{8,}"
 )
 # What dbt-duckdb asks once and remembers, for whichever of its threads come first.
-_ONCE = ("constraint_type from duckdb_constraints()", "type from duckdb_databases()")
+_ONCE = (
+    "constraint_type from duckdb_constraints()",
+    "type from duckdb_databases()",
+    "SELECT version()",
+)
 _TIMES = ("timing", "execution_time", "thread_id")
 
 
