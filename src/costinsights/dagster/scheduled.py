@@ -340,6 +340,8 @@ class _Run:
                 return
             reports = self._pull(puller, wanted)
         except BillingError as error:
+            if COMPLETE in self._checks:
+                yield self._completed({}, str(error))
             raise failure(error, passing=not isinstance(error, (NotAsked, OverCap))) from error
         tell_late(self._context, self._config.ledger)
         scopes = {scope for report in reports for scope in report.scopes}
@@ -432,15 +434,18 @@ class _Run:
     def _complete(self, delivered: Delivered, reports: Sequence[Pulled]) -> dg.AssetCheckResult:
         missing = dict(delivered.incomplete)
         missing.update(item for report in reports for item in report.incomplete.items())
-        failed_ = next((report.failed for report in reports if report.failed), "")
+        why = next((report.failed for report in reports if report.failed), "")
+        if missing and not why:
+            why = f"{len(missing)} could not be pulled to its end"
+        return self._completed(missing, why)
+
+    def _completed(self, missing: Mapping[str, str], why: str) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(
-            passed=not missing and not failed_,
+            passed=not why,
             asset_key=self._key,
             check_name=COMPLETE,
             severity=dg.AssetCheckSeverity.ERROR,
-            description=failed_ or f"{len(missing)} could not be pulled to its end"
-            if missing or failed_
-            else "all of it is there",
+            description=why or "all of it is there",
             metadata=table("incomplete", ("what", "why"), sorted(missing.items())),
         )
 

@@ -174,10 +174,10 @@ class _Run:
             return
         try:
             report = self._settle()
-        except SettlementError as error:
+        except (SettlementError, LedgerError) as error:
+            if COMPLETE in self._checks:
+                yield self._check(COMPLETE, str(error), passed=False, severe=True)
             raise failure(error, passing=not isinstance(error, (NotAsked, WouldWake))) from error
-        except LedgerError as error:
-            raise failure(error) from error
         tell_late(self._context, self._config.ledger)
         said = _said(report)
         if report.failed:
