@@ -557,3 +557,30 @@ def test_a_variable_that_is_not_set_does_not_break_the_code_location(ran: Runs) 
     assert done.returncode == 0, done.stderr[-4000:]
     assert "on ('memory',)" in done.stdout
     assert "LEDGER is not set" in done.stderr
+
+
+ALONE = """
+import dagster as dg
+from costinsights.dagster import DuckDBResource
+
+@dg.asset
+def orders(duckdb: DuckDBResource):
+    with duckdb.get_connection() as connection:
+        connection.execute("SELECT 1 AS one")
+
+instance = dg.DagsterInstance.ephemeral()
+resources = {"duckdb": DuckDBResource(database=":memory:")}
+assert dg.materialize([orders], resources=resources, instance=instance).success
+told = [
+    event.asset_materialization or event.asset_observation
+    for found in (instance.fetch_materializations, instance.fetch_observations)
+    for event in found(dg.AssetKey("orders"), limit=9).records
+]
+print(sum(one.metadata["costinsights/calls"].value for one in told if "costinsights/calls" in one.metadata))
+"""
+
+
+def test_a_resource_alone_tells_dagster(ran: Runs) -> None:
+    done = ran.python("-c", ALONE, COSTINSIGHTS_EXPORTERS="")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == ["1"]
