@@ -522,8 +522,8 @@ def airflow_services(there: Place) -> Generator[None]:
         return answers(port, HEALTH.format("/execution/health").encode(), b"HTTP/1.1 200")
 
     services: dict[str, tuple[tuple[str, ...], Callable[[], bool]]] = {
-        "api-server": (("--apps", "execution"), is_up),
         "dag-processor": ((), lambda: True),
+        "api-server": (("--apps", "execution"), is_up),
         "scheduler": ((), lambda: True),
     }
     with ExitStack() as started:
