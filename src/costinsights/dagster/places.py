@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 NAME = "dagster"
 RUNS = "runs"
-STATE = "told.json"
 KEPT_SECONDS = 62 * 86_400
 """A bill of last month may still bring later figures."""
 _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
@@ -35,6 +34,13 @@ _WAIT_SECONDS = 0.05
 def home(ledger: str) -> str:
     """Return the exporter's folder."""
     return positions.folder(ledger, NAME)
+
+
+def state_path(ledger: str) -> str:
+    """Return the file of what the instance that is meant here has been told of."""
+    instance = os.environ.get("DAGSTER_HOME", "")
+    digest = blake2b(instance.encode(), digest_size=6).hexdigest()
+    return os.path.join(home(ledger), f"told-{digest}.json")
 
 
 def _run_folder(ledger: str, run: str) -> str:
@@ -57,6 +63,7 @@ class Hold:
         except FileNotFoundError:
             make_folder(os.path.dirname(path))
             fd = os.open(path, _FLAGS, 0o600)
+        self._path = path
         self._fd = raise_high(fd)
         self.locked = self._lock()
         self.note(facts)
@@ -82,10 +89,14 @@ class Hold:
             sleep(_WAIT_SECONDS)
             self.locked = self._lock()
 
-    def release(self) -> None:
-        """Let go of the step."""
+    def release(self, *, forget: bool = False) -> None:
+        """Let go of the step; with `forget`, nobody needs to know any more what it was about."""
         if self in _holds:
             _holds.discard(self)
+            with suppress(OSError):
+                if forget:
+                    os.unlink(self._path)
+                    os.rmdir(os.path.dirname(self._path))  # unless other steps are in it
             with suppress(OSError):
                 os.close(self._fd)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import wraps
 from inspect import getattr_static, isfunction
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from costinsights.guard import suppressed
 
@@ -28,17 +28,18 @@ class Quiet:
 
     def __init__(self, kind: type) -> None:
         self._kind = kind
-        self._own: dict[str, object] = {}
-        self._ours: dict[str, object] = {}
+        self._own: dict[str, Any] = {}
+        self._ours: dict[str, Any] = {}
 
     def begin(self) -> None:
         """Silence them."""
         for name in dir(self._kind):
             if name.startswith(("_", *_BEGIN_RUNS)):
                 continue
-            found = getattr_static(self._kind, name)
+            found: Any = getattr_static(self._kind, name)
             if isinstance(found, staticmethod):  # those that make an instance
-                ours: object = staticmethod(_silent(found.__func__))
+                making: Callable[..., Any] = found.__func__
+                ours: Any = staticmethod(_silent(making))
             elif isfunction(found):
                 ours = _silent(found)
             else:

@@ -20,12 +20,11 @@ from costinsights.dagster.figures import Figures
 from costinsights.dagster.metadata import About
 from costinsights.dagster.places import (
     KEPT_SECONDS,
-    STATE,
     alone,
     facts_of,
     forget_old,
-    home,
     is_held,
+    state_path,
 )
 from costinsights.dagster.targets import Target, Who, share_out, targets, who
 from costinsights.dagster.told import Key, Log
@@ -154,6 +153,7 @@ class _Late:
             found = self._log.instance.get_run_by_id(run)
             if found is None:
                 unknown += 1
+                state.runs[run] = digests[run]
             elif not found.is_finished or is_held(self._ledger, run):
                 going_on += 1
             else:
@@ -176,13 +176,13 @@ class _Late:
     # -- what has changed -----------------------------------------------------------------------
 
     def _load(self) -> State:
-        path = os.path.join(home(self._ledger), STATE)
+        path = state_path(self._ledger)
         with suppress(FileNotFoundError, msgspec.MsgspecError), open(path, "rb") as file:
             return msgspec.json.decode(file.read(), type=State)
         return State()
 
     def _save(self, state: State) -> None:
-        path = os.path.join(home(self._ledger), STATE)
+        path = state_path(self._ledger)
         new = f"{path}.new"
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(msgspec.json.encode(state))

@@ -11,6 +11,7 @@ What comes later, or could not be read in time, is told when the step is over, a
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ _OVER = frozenset(
 )
 _ASKED = "has_asset_key"
 _HELD_SECONDS = 5.0
+MOST_INSTANCES = 8
 
 
 current: Seam | None = None
@@ -107,6 +109,13 @@ class Seam:
         for _, own in self._instances.values():
             own.dispose()
         self._instances.clear()
+
+    def forked(self) -> None:
+        """Begin anew in a forked child: the steps under way, and who holds a lock, are the parent's."""
+        self.tail = Tail(self._ledger)
+        self._steps = {}
+        self._instances = {}
+        self._lock = threading.Lock()
 
     # -- on the run's thread --------------------------------------------------------------------
 
@@ -232,7 +241,7 @@ class Seam:
             self._tell(step, attempts, already)
         finally:
             if final and step.hold is not None:
-                step.hold.release()
+                step.hold.release(forget=step.facts.are_labels)
 
     def _tell(self, step: Step, attempts: int, already: dict[Target, Figures]) -> None:
         facts = step.facts
@@ -275,6 +284,9 @@ class Seam:
             return Log(instance, self.report_url)
         known = self._instances.get(id(instance))
         if known is None or known[0] is not instance:
+            while len(self._instances) >= MOST_INSTANCES:
+                _, old = self._instances.pop(next(iter(self._instances)))
+                old.dispose()
             known = self._instances[id(instance)] = (
                 instance,
                 DagsterInstance.from_ref(instance.get_ref()),
@@ -283,3 +295,12 @@ class Seam:
 
 
 _EMPTY = Figures()
+
+
+def _forked() -> None:
+    if current is not None:
+        current.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from costinsights.attribution import MAX_VALUE
 from costinsights.dagster.figures import Figures
 
 if TYPE_CHECKING:
@@ -44,6 +45,16 @@ class Facts(msgspec.Struct, frozen=True, omit_defaults=True):
     def label(self) -> str:
         """The assets as calls have them for a label."""
         return ",".join(sorted(self.assets))
+
+    @property
+    def are_labels(self) -> bool:
+        """Whether the labels of its calls say as much, so that a later process needs no more."""
+        own = [self.partition] if self.partition and _RANGE not in self.partition else []
+        return (
+            not self.nodes
+            and len(self.label) <= MAX_VALUE
+            and all(partitions == own for partitions in self.assets.values())
+        )
 
 
 class Who(NamedTuple):
@@ -162,12 +173,9 @@ def _partitions(
         if one.partition in own:
             return [one.partition]
         return [*sorted(own)] if own else [None]
-    if facts is not None:
-        # An asset that a scope has named: only the scope can have meant its partition.
-        return [one.partition if one.partition not in ("", facts.partition) else None]
     if one.partition and _RANGE not in one.partition:
         return [one.partition]
-    return [*sorted(made(name))] or [None]
+    return [*sorted(made(name))] if facts is None and made(name) else [None]
 
 
 def share_out(sums: Iterable[tuple[Figures, list[Target]]]) -> dict[Target, tuple[Figures, int]]:
