@@ -363,20 +363,19 @@ def test_settlement(newest: Dagster, server: AWSServer, tmp_path: Path) -> None:
     server.answer("athena", "ListCapacityReservations", lambda _: {"CapacityReservations": []})
     ledger = tmp_path / "ledger"
     hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - HOUR
-    client = server.client("athena")
+    began = hour + timedelta(minutes=20)
+    ago = (datetime.now(timezone.utc) - began).total_seconds()
     program = Program(ledger)
     for number in range(3):
-        started = client.start_query_execution(QueryString=f"SELECT {number}")
         program.call(
-            at=int((hour + timedelta(minutes=20)).timestamp()) * 10**9,
+            at=int(began.timestamp()) * 10**9,
             system="aws.athena",
             resource=Resource(region=REGION),
             labels={"asset": "orders"},
             amount=None,
-            i=started["QueryExecutionId"],
+            i=athena.run(f"SELECT {number}", ago=ago),
             l=True,
         )
-    client.close()
     program.close()
     reader = {"regions": [REGION], "endpoint_url": server.url}
     made = newest(
