@@ -71,16 +71,19 @@ class Done:
         latest = {charge.charge_id: charge for charge in read_ledger(str(self.ledger))}
         return [charge for charge in latest.values() if charge.operation not in TRANSACTIONS]
 
-    def charged(self) -> Counter[Seen]:
-        """Return what was charged for, each as often as it was."""
-        return Counter(
-            (
-                "" if charge.statement is None else charge.statement.text,
-                charge.attribution.get("dbt.node_id", ""),
-                charge.attribution.get("job", ""),
-            )
-            for charge in self.charges
-        )
+    def charged(self, seen: Counter[Seen]) -> Counter[Seen]:
+        """Return what was charged for, each as often as it was.
+
+        What was `seen` without a comment has the node that dbt was working for, which no server
+        knows: it is left out.
+        """
+        named = commented(seen)
+        found: Counter[Seen] = Counter()
+        for charge in self.charges:
+            text = "" if charge.statement is None else charge.statement.text
+            node = charge.attribution.get("dbt.node_id", "") if text in named else ""
+            found[text, node, charge.attribution.get("job", "")] += 1
+        return found
 
     def said(self) -> list[str]:
         """Return every statement's text that dbt itself says it has sent."""
@@ -99,6 +102,11 @@ def sent(texts: Iterable[str], system: str) -> Counter[Seen]:
         words = parsed.comment or {}
         found[parsed.text, words.get("dbt.node_id", ""), words.get("job", "")] += 1
     return found
+
+
+def commented(seen: Counter[Seen]) -> set[str]:
+    """Return the texts of statements whose comment named a node."""
+    return {text for text, node, _ in seen if node}
 
 
 def build(

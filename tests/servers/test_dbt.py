@@ -14,7 +14,7 @@ from tests.backends import unavailable
 from tests.environments import environment
 from tests.processes import Unavailable
 from tests.servers import pg_recorder, trino_proxy
-from tests.servers.dbt_project import ASSETS, JOB, SECRET, Done, build, sent
+from tests.servers.dbt_project import ASSETS, JOB, SECRET, Done, build, commented, sent
 from tests.servers.redshift_server import redshift
 
 if TYPE_CHECKING:
@@ -37,11 +37,15 @@ def agrees(done: Done, texts: list[str], system: str, job: str | None = JOB) -> 
     """Hold the ledger against what the server saw: nothing is missing, nothing is there twice."""
     assert done.code == 1, done.output  # one model fails
     assert "PASS=3 WARN=0 ERROR=1" in done.output, done.output
-    assert done.charged() == sent(texts, system)
+    seen = sent(texts, system)
+    named = commented(seen)
+    assert done.charged(seen) == seen
     assert {charge.system for charge in done.charges} == {system}
     nodes = [charge for charge in done.charges if "asset" in charge.attribution]
     assert {charge.attribution["asset"] for charge in nodes} == ASSETS
-    assert {charge.attribution.get("job") for charge in nodes} == {job}
+    assert all("dbt.invocation_id" in charge.attribution for charge in done.charges)
+    said = [charge for charge in nodes if charge.statement and charge.statement.text in named]
+    assert {charge.attribution.get("job") for charge in said} == {job}
     assert {charge.attribution["rule"] for charge in nodes} == {"dbt"}
     failed = [charge for charge in done.charges if charge.error is not None]
     assert [charge.attribution["asset"] for charge in failed] == ["broken"]
