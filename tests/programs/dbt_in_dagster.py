@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 WAY = sys.argv[1]
 
@@ -24,7 +25,7 @@ MANIFEST = PROJECT.manifest_path
 @dbt_assets(manifest=MANIFEST)
 def shop(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
     """Each model is an asset, and each test a check of one."""
-    stream = dbt.cli(["build"], context=context).stream()
+    stream: Any = dbt.cli(["build"], context=context).stream()  # its type is unknown in part
     if WAY != "bare":
         stream = with_costs(stream)
     yield from stream.fetch_row_counts()
@@ -34,7 +35,8 @@ def shop(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[obj
 def build(context: dg.OpExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
     """The same, in an op: dbt's events are materialisations and no outputs."""
     invocation = dbt.cli(["build"], manifest=MANIFEST, raise_on_error=False)
-    yield from with_costs(invocation.stream())
+    stream: Any = invocation.stream()
+    yield from with_costs(stream)
 
 
 @dg.job

@@ -13,7 +13,7 @@ op they are whole events, and this puts the costs into them.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dagster import AssetMaterialization, AssetObservation, OpExecutionContext
 
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from costinsights.dagster.step import Step
 
 E = TypeVar("E")
+Stream = TypeVar("Stream", bound="Iterator[Any]")
 
 _UNIQUE_ID = "unique_id"
 """Where dagster-dbt says, in the metadata of its events, which node an event is of."""
 
 
-def with_costs(events: Iterator[E]) -> Iterator[E]:
+def with_costs(events: Stream) -> Stream:
     """Return dagster-dbt's stream of events with the costs of their nodes on them.
 
     It is of the same kind as `events`, so that it can be put before or behind
@@ -50,15 +51,14 @@ def with_costs(events: Iterator[E]) -> Iterator[E]:
             'put resources={"costinsights": CostInsightsResource()} into the Definitions'
         )
         return events
-    measured = _measured(seam, step, events)
+    measured: Any = _measured(seam, step, events)
     # What can be chained is the stream's own class, which knows its invocation under no public
     # name; without one the events are all that there is.
     invocation = getattr(events, "_dbt_cli_invocation", None)
-    if invocation is None:
-        return measured
-    kind: Any = type(events)
-    stream: Iterator[E] = kind(events=measured, dbt_cli_invocation=invocation)
-    return stream
+    if invocation is not None:
+        kind: Any = type(events)
+        measured = kind(events=measured, dbt_cli_invocation=invocation)
+    return cast("Stream", measured)
 
 
 def _seam() -> Seam | None:
