@@ -22,10 +22,15 @@ PROJECT = DbtProject(Path.cwd())
 MANIFEST = PROJECT.manifest_path
 
 
+def streamed(invocation: Any) -> Any:
+    """Return dbt's events, whose type checkers know in part only."""
+    return invocation.stream()
+
+
 @dbt_assets(manifest=MANIFEST)
 def shop(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
     """Each model is an asset, and each test a check of one."""
-    stream: Any = dbt.cli(["build"], context=context).stream()  # its type is unknown in part
+    stream = streamed(dbt.cli(["build"], context=context))
     if WAY != "bare":
         stream = with_costs(stream)
     yield from stream.fetch_row_counts()
@@ -35,8 +40,7 @@ def shop(context: dg.AssetExecutionContext, dbt: DbtCliResource) -> Iterator[obj
 def build(context: dg.OpExecutionContext, dbt: DbtCliResource) -> Iterator[object]:
     """The same, in an op: dbt's events are materialisations and no outputs."""
     invocation = dbt.cli(["build"], manifest=MANIFEST, raise_on_error=False)
-    stream: Any = invocation.stream()
-    yield from with_costs(stream)
+    yield from with_costs(streamed(invocation))
 
 
 @dg.job
