@@ -256,11 +256,7 @@ class _Reader:
         switches: dict[str, bool] = {}
         for key, value in table.items():
             try:
-                if key not in known:
-                    raise _unknown(f"{kind}.", key, known)
-                if not isinstance(value, bool):
-                    raise Mistake(f"{kind}.{key} must be true or false", key)
-                switches[key] = value
+                switches[key] = _switch(kind, key, value, known)
             except Mistake as mistake:
                 self._say(mistake, (kind,))
         return switches
@@ -377,6 +373,14 @@ def _unknown(prefix: str, key: str, known: Sequence[str]) -> Mistake:
     suggestion = nearest(str(key), known)
     hint = f"did you mean {prefix}{suggestion}?" if suggestion else f"known are {', '.join(known)}"
     return Mistake(f"unknown key {prefix}{key}; {hint}", *(() if not prefix else (key,)))
+
+
+def _switch(kind: str, key: str, value: object, known: Sequence[str]) -> bool:
+    if key not in known:
+        raise _unknown(f"{kind}.", key, known)
+    if not isinstance(value, bool):
+        raise Mistake(f"{kind}.{key} must be true or false", key)
+    return value
 
 
 def _text(key: str, value: object) -> str:
