@@ -12,7 +12,7 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -587,6 +587,25 @@ def test_a_secret_of_the_environment_is_in_no_message(
     report = run(ledger, acme, day(1), puller=puller)
     assert report.failed == "no entry for …"
     assert "hunter2" not in str(manifests.load(ledger))
+
+
+class OtherPuller(AcmePuller):
+    """Another provider's bill in the same ledger."""
+
+    system = "other.bills"
+    provider = "Other"
+    answers: ClassVar[dict[str, str]] = {"other": ""}
+
+
+def test_another_providers_bill_is_not_counted(ledger: str, acme: Acme) -> None:
+    others = Acme()
+    others.bill(day(3), "100")
+    other = get_cost_data_for_day(
+        "other", day(3), ledger=ledger, puller=OtherPuller(others, "other-1"), now=NOW
+    )
+    assert other.billed == {"USD": Decimal(100)}
+    found = get_cost_data_for_day("acme", day(3), ledger=ledger, puller=AcmePuller(acme), now=NOW)
+    assert found.billed == {"USD": Decimal("3.100000000000000001")}
 
 
 def test_one_call_gives_the_cost_of_a_day(ledger: str, acme: Acme) -> None:

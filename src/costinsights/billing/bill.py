@@ -105,7 +105,7 @@ def _damage(
         yield f"{path} has {size} bytes instead of {one.size}"
         return
     sums = connection.execute(
-        f"SELECT BillingCurrency, sum(BilledCost)::VARCHAR, count(*) FROM {_files([one], place)} "
+        f"SELECT BillingCurrency, sum(BilledCost)::VARCHAR, count(*) FROM {files([one], place)} "
         "GROUP BY 1"
     ).fetchall()
     billed = {str(currency): str(amount) for currency, amount, _ in sums}
@@ -144,9 +144,9 @@ def _rows(manifest: Manifest, place: str) -> str:
     for one in filled:
         layers.setdefault((-one.rank, one.slice.source, one.slice.wanted), []).append(one)
     if len(layers) == 1:
-        return f"SELECT * FROM {_files(filled, place)}"
+        return f"SELECT * FROM {files(filled, place)}"
     parts = [
-        f"SELECT *, {number} AS layer FROM {_files(layers[key], place)}"
+        f"SELECT *, {number} AS layer FROM {files(layers[key], place)}"
         for number, key in enumerate(sorted(layers))
     ]
     every = " UNION ALL BY NAME ".join(parts)
@@ -156,6 +156,7 @@ def _rows(manifest: Manifest, place: str) -> str:
     )
 
 
-def _files(published: Sequence[Published], place: str) -> str:
+def files(published: Sequence[Published], place: str) -> str:
+    """Return the SQL source of slices' own rows, whatever other sources say of the same money."""
     listed = ", ".join(literal(unglobbed(os.path.join(place, one.path))) for one in published)
     return f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"

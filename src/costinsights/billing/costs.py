@@ -7,7 +7,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costinsights import config as configuration
-from costinsights.billing.bill import open_bill
+from costinsights.billing import slices as manifests
+from costinsights.billing.bill import files, open_bill
 from costinsights.billing.columns import BY_NAME
 from costinsights.billing.pulled import BillingError
 from costinsights.billing.puller import DAY, HOUR, midnight
@@ -83,6 +84,10 @@ def _cost(
                 f"(SELECT any_value(x_System) FROM bill WHERE ServiceName = {literal(service)})"
             )
             wanted.append(f"(ServiceName = {literal(service)} OR x_System = {system})")
+        elif filled := [one for one in mine if one.last.rows]:
+            # All that the provider bills, but nothing of another one's.
+            theirs = files(filled, manifests.folder(loaded.ledger))
+            wanted.append(f"ProviderName IN (SELECT ProviderName FROM {theirs})")
         if resource := more.get("resource"):
             wanted.append(f"{literal(resource)} IN (ResourceId, ResourceName)")
         names = list(BY_NAME)

@@ -6,16 +6,15 @@ them alone, as it delivered them: what a scheduler holds against what it pulled 
 
 from __future__ import annotations
 
-import os
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from costinsights.billing import slices as manifests
+from costinsights.billing.bill import files
 from costinsights.guard import suppressed
-from costinsights.ledger.live import literal
-from costinsights.ledger.store import connect, unglobbed
+from costinsights.ledger.store import connect
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -144,11 +143,10 @@ class Delivered:
         return max(ends, default=None)
 
     def _fetch(self, published: Sequence[Published], query: str) -> list[tuple[Any, ...]]:
-        paths = [os.path.join(self._place, one.path) for one in published if one.last.rows]
-        if not paths:
+        filled = [one for one in published if one.last.rows]
+        if not filled:
             return []
-        listed = ", ".join(literal(unglobbed(path)) for path in paths)
-        rows = f"read_parquet([{listed}], union_by_name = true, hive_partitioning = false)"
+        rows = files(filled, self._place)
         with suppressed(), TemporaryDirectory(prefix="costinsights-") as scratch:
             connection = connect(scratch)
             try:
