@@ -13,6 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from tests.backends import unavailable
@@ -21,7 +22,9 @@ from tests.processes import Unavailable
 from tests.servers.dbt_runs import Shop, priced, shop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from tests.backends import Server
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 SECONDS = 400
@@ -36,14 +39,13 @@ def binaries() -> Path:
         unavailable("dagster", error)
 
 
-def made(folder: Path, binaries: Path) -> Shop:
+def made(folder: Path, binaries: Path, target: Mapping[str, object] | None = None) -> Shop:
     """Make a copy of the project, parsed, with an instance of Dagster's beside it."""
     directory = folder / "shop"
-    found = shop(
-        directory,
-        {"type": "duckdb", "path": str(directory / "shop.duckdb")},
-        prices=priced("duckdb"),
-    )
+    system = "duckdb" if target is None else "postgresql"
+    if target is None:
+        target = {"type": "duckdb", "path": str(directory / "shop.duckdb")}
+    found = shop(directory, target, prices=priced(system))
     (directory / "home").mkdir()
     done = subprocess.run(
         [binaries / "dbt", "parse"],
@@ -129,17 +131,43 @@ def test_assets(tmp_path: Path, binaries: Path) -> None:
     assert done["failures"] == without["failures"] == ["DagsterDbtCliRuntimeError"]
     assert done["events"] == without["events"]
 
-    events = told(ours, binaries, done["run"])
-    nodes = by_node(ours, done["run"])
+    adds_up(ours, binaries, done["run"])
+
+
+def adds_up(found: Shop, binaries: Path, run: str) -> None:
+    """Hold what Dagster was told of each asset against the ledger, node by node."""
+    events = told(found, binaries, run)
+    nodes = by_node(found, run)
     assert sum(by_asset(events).values()) == sum(nodes.values()) > 0
     expected: dict[str, Decimal] = defaultdict(Decimal)
     for node, amount in nodes.items():
-        expected[asset_of(node, ours) or "costinsights/job/__ASSET_JOB"] += amount
+        expected[asset_of(node, found) or "costinsights/job/__ASSET_JOB"] += amount
     assert by_asset(events) == expected
     models = {event["asset"] for event in events if event["kind"] == "made"}
     assert {"orders", "customers", "revenue_daily", "raw_orders"} <= models
     # What a model that fails has spent is told as well.
     assert "broken" in {event["asset"] for event in events if event["kind"] == "seen"}
+
+
+def test_assets_on_postgresql(tmp_path: Path, binaries: Path, postgres: Server) -> None:
+    ours = made(
+        tmp_path,
+        binaries,
+        {
+            "type": "postgres",
+            "host": postgres.host,
+            "port": postgres.port,
+            "user": postgres.user,
+            "password": postgres.password,
+            "dbname": postgres.database,
+            "schema": "shop_in_dagster",
+        },
+    )
+    with psycopg.connect(postgres.dsn, autocommit=True) as database:
+        database.execute("DROP SCHEMA IF EXISTS shop_in_dagster CASCADE")
+    done = program(ours, binaries, "dbt_in_dagster.py", "assets")
+    assert done["failures"] == ["DagsterDbtCliRuntimeError"]
+    adds_up(ours, binaries, done["run"])
 
 
 def test_an_op(tmp_path: Path, binaries: Path) -> None:
