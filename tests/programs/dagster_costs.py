@@ -15,6 +15,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import costinsights
 
@@ -59,7 +60,7 @@ def is_fine() -> dg.AssetCheckResult:
 
 
 @dg.multi_asset(specs=[dg.AssetSpec("left"), dg.AssetSpec("right")])
-def several() -> Iterator[dg.MaterializeResult]:
+def several() -> Iterator[dg.MaterializeResult[Any]]:
     """One statement before each of two assets."""
     spend()
     yield dg.MaterializeResult("left")
@@ -129,7 +130,7 @@ def child() -> None:
 
 
 @dg.asset
-def piped(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def piped(context: dg.AssetExecutionContext) -> dg.MaterializeResult[object]:
     """Spend in a process that speaks Dagster's Pipes."""
     client = dg.PipesSubprocessClient()
     done = client.run(command=[sys.executable, "-c", PIPED], context=context)

@@ -27,7 +27,7 @@ from tests.servers.aws_server import ACCOUNT, REGION, AWSServer, Refusal, aws_se
 from tests.servers.cost_explorer_server import CostExplorer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     Answer = dict[str, Any]
 
@@ -94,7 +94,7 @@ class Dagster:
 
 
 @contextmanager
-def running(name: str, folder: Path) -> Iterator[Dagster]:
+def running(name: str, folder: Path) -> Generator[Dagster]:
     with (
         (folder / "said").open("w") as said,
         subprocess.Popen(

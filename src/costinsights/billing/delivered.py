@@ -107,8 +107,8 @@ class Delivered:
         billed: dict[str, Decimal] = {}
         for kind in kinds:
             billed[kind.currency] = billed.get(kind.currency, Decimal(0)) + kind.billed
-        states = {one.state for one in touched}
-        state = next((state for state in manifests.STATES if state in states), None)
+        states: set[State] = {one.state for one in touched}
+        state = min(states, key=manifests.STATES.index, default=None)
         return Sum(sum(kind.lines for kind in kinds), billed, kinds, state)
 
     def days(self, since: datetime) -> dict[tuple[date, str], Decimal]:
