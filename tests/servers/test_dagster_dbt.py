@@ -144,7 +144,9 @@ def adds_up(found: Shop, binaries: Path, run: str) -> None:
         expected[asset_of(node, found) or "costinsights/job/__ASSET_JOB"] += amount
     assert by_asset(events) == expected
     models = {event["asset"] for event in events if event["kind"] == "made"}
-    assert {"orders", "customers", "revenue_daily", "raw_orders"} <= models
+    # What cannot be read within the step's budget comes as an observation: most can.
+    assert len(models) > len(set(expected)) / 2
+    assert {"orders", "customers", "revenue_daily", "raw_orders"} <= set(by_asset(events))
     # What a model that fails has spent is told as well.
     assert "broken" in {event["asset"] for event in events if event["kind"] == "seen"}
 

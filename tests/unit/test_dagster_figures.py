@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costinsights.dagster.figures import Figures, number_of, units_of
-from costinsights.dagster.tail import Tail
+from costinsights.dagster.tail import Budget, Tail
 from costinsights.dagster.targets import Facts, Target, Who, share_out, targets, who
 from costinsights.records import Charge, PriceInfo, Resource, StatementInfo
 from costinsights.settlement.writing import write
@@ -239,7 +239,7 @@ def test_the_tail_stops_when_its_time_is_over(tmp_path: object) -> None:
     ledger = str(tmp_path)
     write(ledger, [charge(number=number) for number in range(200)])
     tail = Tail(ledger)
-    assert not tail.catch_up(tail.others(0.0), deadline=0.0)
+    assert not tail.catch_up(tail.others(0.0), Budget(0.0))
     assert not tail.of("r1")
     assert tail.catch_up(tail.others(0.0))
     (figures,) = tail.of("r1").values()

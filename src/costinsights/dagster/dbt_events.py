@@ -20,7 +20,7 @@ from dagster import AssetMaterialization, AssetObservation, OpExecutionContext
 from costinsights import orchestrators
 from costinsights.dagster.figures import Figures
 from costinsights.dagster.metadata import described
-from costinsights.dagster.step import deadline
+from costinsights.dagster.step import budget
 from costinsights.guard import say, suppressed, swallow
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _with_cost(
             asset = event.asset_key.to_user_string()
             step.facts.nodes.setdefault(node, asset)
             tail = seam.tail
-            if not tail.catch_up(tail.others(step.since), deadline()):
+            if not tail.catch_up(tail.others(step.since), budget()):
                 return event  # told when the step is over
             figures = Figures()
             for one, spent in tail.of(step.facts.run, step.facts.step).items():

@@ -28,7 +28,7 @@ from costinsights import children, orchestrators
 from costinsights.dagster.figures import Figures
 from costinsights.dagster.metadata import About, described, told
 from costinsights.dagster.places import Hold
-from costinsights.dagster.step import Step, add_to, deadline, facts_of
+from costinsights.dagster.step import Step, add_to, budget, facts_of
 from costinsights.dagster.tail import Tail
 from costinsights.dagster.targets import Target
 from costinsights.dagster.teller import PATIENCE_SECONDS, Teller
@@ -178,11 +178,11 @@ class Seam:
         made = output.asset_partition_keys if output.has_asset_partitions else ()
         if len(made) != len(own):
             return  # other partitions than the run's: told when the step is over
-        until = deadline()
+        mine = budget()
         paths = self.tail.own()
         if children.started:
             paths = list({*paths, *self.tail.others(step.since, slack=0.0)})
-        if not self.tail.catch_up(paths, until) or step.facts.run in self.tail.unsure:
+        if not self.tail.catch_up(paths, mine) or step.facts.run in self.tail.unsure:
             return
         alike, apart, split = step.spent_on(asset, self.tail)
         if not alike and not apart:

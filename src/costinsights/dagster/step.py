@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from time import monotonic, time
+from time import time
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from costinsights.dagster.figures import Figures
+from costinsights.dagster.tail import Budget
 from costinsights.dagster.targets import Facts, Target, share_out, targets
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DBT_NODE = "dagster_dbt/unique_id"
 """Where dagster-dbt says, in the metadata of its specs, which node an asset or a check is."""
 TAIL_SECONDS = 0.003
-"""For so long the run's own thread reads the ledger."""
+"""For so much CPU the run's own thread reads the ledger."""
 
 
 class Step:
@@ -114,9 +115,9 @@ def _attempt(one: Who) -> int:
     return int(one.attempt) if one.attempt.isdecimal() else 0
 
 
-def deadline() -> float:
-    """Return until when the run's own thread may read."""
-    return monotonic() + TAIL_SECONDS
+def budget() -> Budget:
+    """Return how long the run's own thread may read, from now on."""
+    return Budget(TAIL_SECONDS)
 
 
 def facts_of(work: OpExecutionContext, labels: Mapping[str, str]) -> Facts:
