@@ -49,7 +49,7 @@ _PREFECT_DEPLOYMENT = "PREFECT__DEPLOYMENT_NAME"
 _MAX_KNOWN = 1024
 
 _bare: bool = "AIRFLOW_CTX_DAG_ID" not in os.environ
-"""This process was not started by an Airflow task (a BashOperator's command is)."""
+"""This process was not started by an Airflow task (a BashOperator's command is), nor runs dbt."""
 
 
 class Context:
@@ -88,6 +88,12 @@ begun: list[Callable[[Any, Context], None]] = []
 `OpExecutionContext`, and what it says. `costinsights.dagster` listens."""
 
 
+def dbt_is_here() -> None:
+    """Have `node` asked from now on: every statement's time is too short to ask for dbt as well."""
+    global _bare
+    _bare = False
+
+
 def may_be_present() -> bool:
     """Tell whether this process has loaded an orchestrator, or was started by one."""
     return (
@@ -95,7 +101,6 @@ def may_be_present() -> bool:
         or "dagster_pipes" in modules  # Dagster itself imports it as well
         or "prefect" in modules
         or "airflow" in modules
-        or "dbt" in modules
     )
 
 

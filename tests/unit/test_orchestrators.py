@@ -222,7 +222,8 @@ def test_a_node_lies_over_what_runs_dbt(airflow: None, monkeypatch: pytest.Monke
 
 def test_a_node_alone_is_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     orders = Context("dbt", {"asset": "orders"})
-    monkeypatch.setitem(sys.modules, "dbt", ModuleType("dbt"))
+    monkeypatch.setattr(orchestrators, "_bare", True)
+    orchestrators.dbt_is_here()
     token = orchestrators.node.set(orders)
     try:
         assert present() is orders

@@ -14,6 +14,7 @@ from functools import wraps
 from sys import modules
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from costinsights import orchestrators
 from costinsights.guard import swallow
 from costinsights.imports import forget, when_imported
 
@@ -71,6 +72,8 @@ class DbtWatch:
     # -- the methods ------------------------------------------------------------------------------
 
     def _wrap_connections(self, module: ModuleType) -> None:
+        orchestrators.dbt_is_here()
+
         def wrapper(original: Any) -> Any:
             @wraps(original)
             @contextmanager
