@@ -86,7 +86,8 @@ $(UV): requirements/uv.txt
 	@touch $@
 
 # mysqlclient is built from source: where it cannot be, its tests are skipped by name.
-$(VENV)/.installed: requirements/dev.txt requirements/mysqlclient.txt requirements/spark.txt pyproject.toml $(UV)
+$(VENV)/.installed: requirements/dev.txt requirements/mysqlclient.txt requirements/spark.txt pyproject.toml \
+		hatch_build.py src/costinsights/_quick.c $(UV)
 	@test -x $(RUN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
 	@$(UV) pip sync --quiet --python $(RUN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(RUN)/python --require-hashes --no-deps --no-build-isolation \

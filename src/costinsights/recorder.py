@@ -13,7 +13,6 @@ from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from weakref import ref
-from zlib import crc32
 
 import msgspec
 
@@ -36,9 +35,9 @@ from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
 from costinsights.pricing.line import Price
 from costinsights.pricing.pricer import Pricer
+from costinsights.quick import entry, sealed
 from costinsights.records import (
     MAX_INTEGER,
-    PRICED,
     AttributionLine,
     EntryLine,
     PriceLineRef,
@@ -854,9 +853,9 @@ class Recorder:
             amount = span.amount
         rows = span.rows
         if span.rare or rows is None or amount is None or amount >= MAX_INTEGER:
-            body = self._encoded(span, refers, amount)
+            line = sealed(self._encoded(span, refers, amount))
         else:
-            body = PRICED % (
+            line = entry(
                 span.number,
                 span.started_at,
                 span.duration,
@@ -864,10 +863,8 @@ class Recorder:
                 rows,
                 share,
                 amount,
+                b',"l":true' if span.partial else b"",
             )
-            if span.partial:
-                body += b',"l":true'
-        line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))  # see ledger.seal
         told = span.counted
         span.counted = amount or 0
         writer = self.writer

@@ -204,12 +204,8 @@ class EntryLine(msgspec.Struct, tag_field="k", tag="e", omit_defaults=True):
     i: str | None = None
 
 
-# The usual entry as the encoder would write it, from its fields by position: n, t, d, what it refers
-# to (`r` to `p`, as text), w, f and m. Filling it in takes half the encoder's time.
-UNPRICED = b'{"k":"e","n":%d,"t":%d,"d":%d%b,"w":%d'
-PRICED = UNPRICED + b',"f":%d,"m":%d'
-# The same of a job that was started: n, t, d, what it refers to, then w, u, o and x as far as they
-# are there, as text, and i.
+# The entry of a job that was started, but for its last brace, from its fields by position: n, t, d,
+# what it refers to (`r` to `p`, as text), then w, u, o and x as far as they are there, as text, and i.
 STARTED = b'{"k":"e","n":%d,"t":%d,"d":%d%b%b,"l":true,"i":%b'
 
 

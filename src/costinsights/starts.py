@@ -13,12 +13,12 @@ from functools import lru_cache
 from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 import msgspec
 
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import busy, swallow
+from costinsights.quick import sealed
 from costinsights.records import STARTED
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
@@ -200,7 +200,7 @@ def starting_wrapper(
                     pending.number = number = next(recorder.calls)
                     spent = ended - started
                     body = STARTED % (number, started_at, spent, refers.text, about, shown)
-                    line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))
+                    line = sealed(body)
                     writer = recorder.writer
                     with writer.lock:
                         writer.append(line, refers, refers.definitions)

@@ -11,12 +11,12 @@ from __future__ import annotations
 from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
-from zlib import crc32
 
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.instrumentor import UNKNOWN_ROWS
-from costinsights.records import MAX_INTEGER, PRICED, UNPRICED
+from costinsights.quick import entry
+from costinsights.records import MAX_INTEGER
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
@@ -131,22 +131,19 @@ def usual_wrapper(
                     number = next(recorder.calls)
                     if capacity is None:
                         amount = 0
-                        body = UNPRICED % (number, started_at, ended - started, refers.text, rows)
                     else:
                         amount = share * capacity.numerator // capacity.denominator
-                        body = PRICED % (
+                    if amount < MAX_INTEGER:
+                        line = entry(
                             number,
                             started_at,
                             ended - started,
                             refers.text,
                             rows,
                             share,
-                            amount,
+                            None if capacity is None else amount,
+                            b"" if parent is None else b',"x":"%b"' % parent.encode(),
                         )
-                    if amount < MAX_INTEGER:
-                        if parent is not None:
-                            body += b',"x":"%b"' % parent.encode()
-                        line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))
                         writer = recorder.writer
                         with writer.lock:
                             writer.append(line, refers, refers.definitions)

@@ -18,7 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from costinsights import quick
 from costinsights.pricing import Capacity, PriceBook, PriceLine
+from costinsights.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -208,8 +210,13 @@ def test_a_price_by_the_month_is_no_capacity() -> None:
 # Threads, signals, finalizers, forks
 
 
-def test_threads_share_one_clock() -> None:
-    capacity = Capacity(line("1000000"))
+# In Python, and compiled where it was: `test_quick` says that it is.
+both = pytest.mark.parametrize("kind", [Clock, quick.Clock], ids=["python", "built"])
+
+
+@both
+def test_threads_share_one_clock(kind: type[Clock]) -> None:
+    capacity = kind()
     shares: list[int] = []
     began = time.perf_counter_ns()
 
@@ -247,7 +254,7 @@ def moment(now: int, happens: Callable[[], object]) -> Interrupted:
 
 
 def test_a_call_begun_while_the_clock_moves_is_not_counted() -> None:
-    capacity = Capacity(LINE)
+    capacity = Clock()
     inner: list[int] = []
 
     def query() -> None:
@@ -262,7 +269,7 @@ def test_a_call_begun_while_the_clock_moves_is_not_counted() -> None:
 
 
 def test_a_call_that_outlives_the_moment_it_was_begun_in_is_not_counted() -> None:
-    capacity = Capacity(LINE)
+    capacity = Clock()
     inner: list[int] = []
     outer = capacity.enter(moment(0, lambda: inner.append(capacity.enter(0))))
     assert capacity.number == 1
@@ -271,7 +278,7 @@ def test_a_call_that_outlives_the_moment_it_was_begun_in_is_not_counted() -> Non
 
 
 def test_a_call_ended_while_the_clock_moves_is_counted_out() -> None:
-    capacity = Capacity(LINE)
+    capacity = Clock()
     early = capacity.enter(0)
     inner: list[int] = []
     late = capacity.enter(moment(100, lambda: inner.append(capacity.leave(100, early))))
@@ -283,7 +290,7 @@ def test_a_call_ended_while_the_clock_moves_is_counted_out() -> None:
 
 @pytest.mark.parametrize("at", ["enter", "leave"])
 def test_an_interrupt_while_the_clock_moves_leaves_it_usable(at: str) -> None:
-    capacity = Capacity(LINE)
+    capacity = Clock()
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -300,8 +307,9 @@ def test_an_interrupt_while_the_clock_moves_leaves_it_usable(at: str) -> None:
     assert shares == [100 * UNIT]
 
 
-def test_a_signal_handler_may_query() -> None:
-    capacity = Capacity(LINE)
+@both
+def test_a_signal_handler_may_query(kind: type[Clock]) -> None:
+    capacity = kind()
     shares: list[int] = []
 
     def query(*_: object) -> None:
@@ -326,7 +334,7 @@ def test_a_signal_handler_may_query() -> None:
 class Cursor:
     """Ends its call when it is collected, as a cursor that was never closed does."""
 
-    def __init__(self, capacity: Capacity, shares: list[int]) -> None:
+    def __init__(self, capacity: Clock, shares: list[int]) -> None:
         self.itself = self
         self.capacity = capacity
         self.shares = shares
@@ -336,8 +344,9 @@ class Cursor:
         self.shares.append(self.capacity.leave(time.perf_counter_ns(), self.entered))
 
 
-def test_a_finalizer_may_end_a_call() -> None:
-    capacity = Capacity(LINE)
+@both
+def test_a_finalizer_may_end_a_call(kind: type[Clock]) -> None:
+    capacity = kind()
     shares: list[int] = []
     thresholds = gc.get_threshold()
     gc.set_threshold(3, 2, 2)
@@ -357,7 +366,7 @@ def test_a_finalizer_may_end_a_call() -> None:
 
 
 def test_after_a_fork_the_parents_calls_stay_the_parents() -> None:
-    capacity = Capacity(LINE)
+    capacity = Clock()
     parents = capacity.enter(0)
     inside, go_on = threading.Event(), threading.Event()
 

@@ -12,10 +12,22 @@ SEAL_LENGTH = len(b',"z":"LLLLLLCCCCCCCC"}')
 MAX_LINE = 0xFFFFFF
 
 
+def sealed(body: bytes) -> bytes:
+    """Return the line of a JSON object that is given but for its last brace.
+
+    `costinsights._quick` has the same in C.
+
+    Raises:
+        ValueError: it is too long for a seal.
+    """
+    if len(body) > MAX_LINE:
+        raise ValueError("too long for a line")
+    return b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))
+
+
 def seal(line: bytes) -> bytes:
     """Return the JSON object `line` with its seal and a line feed."""
-    body = line[:-1]
-    return b'%b,"z":"%06x%08x"}\n' % (body, len(body), crc32(body))
+    return sealed(line[:-1])
 
 
 def is_sealed(line: bytes) -> bool:
