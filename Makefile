@@ -9,7 +9,7 @@ endif
 VENV := .venv
 RUN := $(VENV)/bin
 UV := .cache/bootstrap/bin/uv
-CODE := src instrumentors exporters tests benchmarks .ci
+CODE := src instrumentors exporters tests benchmarks .ci hatch_build.py
 # What imports Dagster or dbt is checked against their environment; .ci/frameworks.json names it too.
 FRAMEWORKS := benchmarks/programs exporters/costinsights_exporters/dagster.py src/costinsights/dagster \
 	src/costinsights/dbt tests/programs

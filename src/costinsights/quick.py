@@ -14,15 +14,15 @@ COMPILED = False
 """Whether the compiled twins run."""
 
 if TYPE_CHECKING or os.environ.get("COSTINSIGHTS_PURE") == "1":
+    from costinsights.clock import Clock
     from costinsights.ledger.lines import entry
     from costinsights.ledger.seal import sealed
-    from costinsights.clock import Clock
 else:
     try:
         from costinsights._quick import Clock, entry, sealed
 
         COMPILED = True
     except ImportError:
+        from costinsights.clock import Clock
         from costinsights.ledger.lines import entry
         from costinsights.ledger.seal import sealed
-        from costinsights.clock import Clock

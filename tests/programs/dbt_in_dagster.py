@@ -13,7 +13,7 @@ from typing import Any
 
 WAY = sys.argv[1]
 
-import dagster as dg  # noqa: E402
+import dagster as dg  # noqa: E402  all three: after the arguments, for an error to be seen soon
 from dagster_dbt import DbtCliResource, DbtProject, dbt_assets  # noqa: E402
 
 from costinsights.dagster import CostInsightsResource, with_costs  # noqa: E402

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from costinsights.dbt.revision import Revision, revision
+from tests.backends import unavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 GIT = shutil.which("git")
-pytestmark = pytest.mark.skipif(GIT is None, reason="there is no git here")
+if GIT is None:
+    unavailable("git", "it is not on the path")
 
 
 def git(folder: Path, *words: str) -> str:

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from costinsights import quick
-from costinsights.pricing import Capacity, PriceBook, PriceLine
 from costinsights.clock import Clock
+from costinsights.pricing import Capacity, PriceBook, PriceLine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

@@ -13,8 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from costinsights import quick
-from costinsights.ledger import lines, seal
 from costinsights.clock import Clock
+from costinsights.ledger import lines, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

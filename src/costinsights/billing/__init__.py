@@ -13,7 +13,9 @@ against.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from costinsights.later import later
 
 if TYPE_CHECKING:
     from costinsights.billing.bill import Bill, open_bill
@@ -48,21 +50,25 @@ __all__ = [
     "sources",
 ]
 
+# A puller is no reason to load DuckDB.
 _PLACES = {
-    "bill": ("Bill", "open_bill"),
-    "costs": ("CostData", "get_cost_data_for_day", "get_cost_data_for_hour"),
-    "pulled": ("BillingError", "Change", "NotAsked", "OverCap", "Pulled"),
-    "puller": ("Loading", "Plan", "PullError", "Puller"),
-    "pulling": ("pull", "sources"),
-    "slices": ("Slice", "Wanted"),
+    "Bill": "bill",
+    "BillingError": "pulled",
+    "Change": "pulled",
+    "CostData": "costs",
+    "Loading": "puller",
+    "NotAsked": "pulled",
+    "OverCap": "pulled",
+    "Plan": "puller",
+    "PullError": "puller",
+    "Pulled": "pulled",
+    "Puller": "puller",
+    "Slice": "slices",
+    "Wanted": "slices",
+    "get_cost_data_for_day": "costs",
+    "get_cost_data_for_hour": "costs",
+    "open_bill": "bill",
+    "pull": "pulling",
+    "sources": "pulling",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, and no more: a puller is no reason to load DuckDB."""
-    from importlib import import_module
-
-    for module, names in _PLACES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = later(__name__, _PLACES)

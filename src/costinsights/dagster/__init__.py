@@ -13,7 +13,9 @@ looked up where it is asked for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from costinsights.later import later
 
 if TYPE_CHECKING:
     from costinsights.dagster.budget import create_budget_sensor, create_cost_observations_sensor
@@ -146,13 +148,7 @@ _PLACES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, and no more."""
-    from importlib import import_module
-
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+__getattr__ = later(__name__, _PLACES)
 
 
 def __dir__() -> list[str]:

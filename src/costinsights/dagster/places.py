@@ -18,6 +18,7 @@ import msgspec
 
 from costinsights import positions
 from costinsights.dagster.targets import Facts
+from costinsights.ledger.reader import is_live
 from costinsights.ledger.writer import make_folder, raise_high
 
 if TYPE_CHECKING:
@@ -126,16 +127,7 @@ def facts_of(ledger: str, run: str) -> dict[str, Facts]:
 
 def is_held(ledger: str, run: str) -> bool:
     """Tell whether some process is still at a step of the run."""
-    for path in _files(ledger, run):
-        with suppress(FileNotFoundError):
-            fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-            try:
-                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                return True
-            finally:
-                os.close(fd)
-    return False
+    return any(is_live(path) for path in _files(ledger, run))
 
 
 def _files(ledger: str, run: str) -> list[str]:

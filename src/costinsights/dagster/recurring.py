@@ -19,6 +19,8 @@ Granularity = Literal["daily", "hourly"]
 Start = str | date | datetime
 
 GROUP = "costinsights"
+COMPLETE, FRESH = "complete", "fresh"
+"""The names of its checks."""
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 # How Dagster marks a run over several partitions; documented for single-run backfills.

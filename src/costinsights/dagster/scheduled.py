@@ -41,6 +41,8 @@ from costinsights.dagster.asset_metadata import (
 from costinsights.dagster.functions import of_asset
 from costinsights.dagster.late import tell_late
 from costinsights.dagster.recurring import (
+    COMPLETE,
+    FRESH,
     AssetAndSchedule,
     Calendar,
     Granularity,
@@ -67,7 +69,6 @@ if TYPE_CHECKING:
 
 DAILY_CRON = "30 6 * * *"
 """In UTC: by then most of what providers say of yesterday is there."""
-COMPLETE, FRESH = "complete", "fresh"
 _KINDS_SHOWN = 20
 _CHANGES_SHOWN = 100
 

@@ -33,6 +33,8 @@ from costinsights.dagster.asset_metadata import (
 from costinsights.dagster.functions import of_asset
 from costinsights.dagster.late import tell_late
 from costinsights.dagster.recurring import (
+    COMPLETE,
+    FRESH,
     AssetAndSchedule,
     Calendar,
     Granularity,
@@ -61,7 +63,6 @@ DAILY_CRON = "45 6 * * *"
 HOURLY_CRON = "10 * * * *"
 """In UTC, some minutes after the hour: histories are a little late."""
 WINDOW = timedelta(days=1)
-COMPLETE, FRESH = "complete", "fresh"
 _COUNTS = "figures charges settled unchanged outside added running lost without idle requests"
 _CONFIG = {
     "window": dg.Field(

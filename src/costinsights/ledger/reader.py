@@ -58,7 +58,7 @@ def segments(directory: str) -> list[str]:
 
 
 def is_live(path: str) -> bool:
-    """Tell whether the process that writes this segment still holds it."""
+    """Tell whether the process that writes this file, a segment say, still holds it."""
     try:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except FileNotFoundError:

@@ -12,7 +12,9 @@ system's history is written against.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from costinsights.later import later
 
 if TYPE_CHECKING:
     from costinsights.settlement.history import Figure, History, HistoryError, Plan, Stretch
@@ -37,14 +39,17 @@ __all__ = [
     "settle",
 ]
 
-_OF_HISTORY = frozenset(("Figure", "History", "HistoryError", "Plan", "Stretch"))
-
-
-def __getattr__(name: str) -> Any:
-    """Import what is asked for, and no more: a reader is no reason to load all of settlement."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    module = "history" if name in _OF_HISTORY else "settling"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+# A reader is no reason to load all of settlement.
+_PLACES = {
+    "Figure": "history",
+    "History": "history",
+    "HistoryError": "history",
+    "NotAsked": "settling",
+    "Plan": "history",
+    "Settled": "settling",
+    "SettlementError": "settling",
+    "Stretch": "history",
+    "WouldWake": "settling",
+    "settle": "settling",
+}
+__getattr__ = later(__name__, _PLACES)
