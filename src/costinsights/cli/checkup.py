@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from costinsights import config as configuration
-from costinsights import positions
+from costinsights import positions, quick
 from costinsights.ledger.writer import LedgerError
 from costinsights.plugins import EXPORTERS, HISTORIES, INSTRUMENTORS, PULLERS, find
 
@@ -172,6 +172,8 @@ class Checkup(msgspec.Struct, kw_only=True):
 
     version: str
     python: str
+    compiled: bool
+    """Whether the part of a call that was built in C runs in C."""
     disabled: bool
     drivers: list[Driver]
     exporters: list[ExporterState]
@@ -202,6 +204,7 @@ def examine(
     return Checkup(
         version=__version__,
         python=f"{sys.version.split()[0]} ({sys.executable})",
+        compiled=quick.COMPILED,
         disabled=configuration.is_disabled(),
         drivers=list(_drivers(config)),
         exporters=list(_exporters(config)),

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 _GOOD, _OFF, _BAD = Piece("  ✓ ", "green"), Piece("  · ", "dim"), Piece("  ✗ ", "red")
 _MARKS = {"hooked": _GOOD, "not installed": _OFF, "disabled": _OFF, "skipped": _BAD, "broken": _BAD}
 _INDENT = 4
+_IN_PYTHON = (
+    "what each call does most runs in Python: with a C compiler there,  "
+    "pip install --force-reinstall --no-binary costinsights costinsights  compiles it"
+)
 _PIPE_WIDTH = 100
 
 
@@ -60,6 +64,8 @@ def _lines(found: Checkup, columns: int) -> Iterator[Line]:
     yield [Piece(f"costinsights {found.version}", "bold"), Piece(f"  Python {found.python}", "dim")]
     for text in found.warnings:
         yield from _wrapped(Piece("  ! ", "yellow"), text, columns)
+    if not found.compiled:
+        yield from _wrapped(_OFF, _IN_PYTHON, columns)
     yield from _headed("Drivers")
     for driver in found.drivers:
         yield from _driver(driver, columns)
