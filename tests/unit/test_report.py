@@ -370,6 +370,7 @@ def test_shares_are_not_rounded_to_all_or_nothing() -> None:
     assert percent(0, 7) == "0 %"
     assert percent(1, 3) == "33.3 %"
     assert percent(1, 0) == UNKNOWN
+    assert percent(Decimal(10) ** 10, Decimal("1E-15")) == f"{10**27} %"
 
 
 @pytest.mark.parametrize(

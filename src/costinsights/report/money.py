@@ -69,12 +69,12 @@ def percent(part: Decimal | int, whole: Decimal | int) -> str:
     with localcontext() as context:
         context.prec = 60
         share = Decimal(part) * 100 / Decimal(whole)
-    rounded = share.quantize(Decimal("0.1"), ROUND_HALF_EVEN)
-    if not rounded and share:
-        return "<0.1 %" if share > 0 else ">-0.1 %"
-    if rounded == 100 and share < 100:
-        return ">99.9 %"
-    return f"{rounded} %" if rounded % 100 else f"{rounded:.0f} %"
+        rounded = share.quantize(Decimal("0.1"), ROUND_HALF_EVEN)
+        if not rounded and share:
+            return "<0.1 %" if share > 0 else ">-0.1 %"
+        if rounded == 100 and share < 100:
+            return ">99.9 %"
+        return f"{rounded} %" if rounded % 100 else f"{rounded:.0f} %"
 
 
 def count(number: int | None) -> str:
