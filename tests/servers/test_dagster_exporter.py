@@ -26,6 +26,7 @@ from tests.processes import Unavailable
 
 if TYPE_CHECKING:
     from costinsights.records import Charge
+    from tests.backends import Server
 
 PROGRAM = Path(__file__).parents[1] / "programs" / "dagster_costs.py"
 CONFIG = """
@@ -40,6 +41,8 @@ as_of = "2026-11"
 report_url = "https://costs.example/{job}/{run}?asset={asset}"
 """
 EXACT = "costinsights/cost_usd_exact"
+DIALECTS = {"postgres": "postgresql+psycopg2", "mysql": "mysql+mysqlconnector"}
+"""What Dagster's integrations speak to their servers by."""
 
 
 class Event(NamedTuple):
@@ -237,6 +240,25 @@ def test_workers_of_their_own_and_one_that_is_killed(runs: Runs) -> None:
     (again,) = runs.run(f"dies:{died}", SPARE="yes")
     assert again != died
     assert of(runs.check(), again) == {("made", "killed", None): 2}
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
+def test_an_event_log_on_a_server(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As a deployment has it. What Dagster asks that server for itself is nobody's cost."""
+    server: Server = request.getfixturevalue({"mysql": "mariadb"}.get(kind, kind))
+    runs = Runs("dagster", tmp_path)
+    _, _, place = server.dsn.partition(":")
+    dsn = f"{DIALECTS[kind]}:{place}"
+    storage = f"storage: {{{kind}: {{{kind}_url: {json.dumps(dsn)}}}}}\n"
+    (tmp_path / "home" / "dagster.yaml").write_text(storage)
+    whole, died = runs.run("multiprocess", "dies")
+    assert of(runs.told(), whole)["seen", "flaky", None] == 4
+    assert "1 observations added" in runs.export()
+    assert of(runs.check(), died)["seen", "killed", None] == 2
+    assert "0 observations added" in runs.export()
+    assert {charge.system for charge in read_ledger(str(runs.ledger))} == {"sqlite"}
 
 
 def test_later_figures(runs: Runs) -> None:

@@ -270,11 +270,7 @@ class _Late:
         return found
 
     def _began(self, runs: Iterable[str]) -> float:
-        moments: Iterator[float] = (
-            record.create_timestamp.timestamp()
-            for run in runs
-            if (record := self._log.instance.get_run_record_by_id(run)) is not None
-        )
+        moments = [moment for run in runs if (moment := self._log.began(run)) is not None]
         return min(moments, default=0.0)
 
 

@@ -255,8 +255,7 @@ class Seam:
         since = step.since
         if not step.alone:
             log = self._log(step)
-            record = log.instance.get_run_record_by_id(facts.run)
-            since = since if record is None else record.create_timestamp.timestamp()
+            since = log.began(facts.run) or 0.0
         self.tail.catch_up({*self.tail.own(), *self.tail.others(since)})
         if facts.run in self.tail.unsure:
             return

@@ -50,6 +50,15 @@ class Log:
             known = self._exists[asset] = self.instance.has_asset_key(key_of(asset))
         return known
 
+    def began(self, run: str) -> float | None:
+        """Return when a run began, in seconds of the epoch; 0 where the event log does not tell.
+
+        None is a run that is not there any more. When it was created is no answer: PostgreSQL says it
+        in its own time zone, and Dagster takes it for UTC.
+        """
+        record = self.instance.get_run_record_by_id(run)
+        return None if record is None else record.start_time or 0.0
+
     def told(self, assets: Iterable[str], since: float) -> dict[Key, dict[Target, Figures]]:
         """Return what the events of these assets since then, in seconds of the epoch, tell."""
         found: dict[Key, dict[Target, Figures]] = {}
