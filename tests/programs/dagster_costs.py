@@ -85,7 +85,7 @@ def loaded(number: int) -> int:
 @dg.graph_asset
 def graphed() -> int:
     """Two ops, of which the last makes the asset."""
-    return loaded(fetched())  # type: ignore[no-any-return]  a call of an op only draws the graph
+    return loaded(fetched())  # type: ignore[no-any-return]  # it draws
 
 
 @dg.op(out=dg.DynamicOut())
@@ -105,7 +105,7 @@ def gathered(numbers: list[int]) -> int:
 @dg.graph_asset
 def dynamic() -> int:
     """Two dynamic steps between two others."""
-    return gathered(spread().map(loaded).collect())  # type: ignore[no-any-return]  as above
+    return gathered(spread().map(loaded).collect())  # type: ignore[no-any-return]  # as above
 
 
 @dg.asset(retry_policy=dg.RetryPolicy(max_retries=2))

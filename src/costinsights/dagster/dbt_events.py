@@ -81,7 +81,7 @@ def _measured(seam: Seam, step: Step, events: Iterator[E]) -> Iterator[E]:
     try:
         for event in events:
             if isinstance(event, AssetMaterialization | AssetObservation):
-                yield _with_cost(seam, step, event)  # type: ignore[misc]  one of the union
+                yield _with_cost(seam, step, event)  # type: ignore[misc]  # one of the two
             else:
                 yield event
     finally:

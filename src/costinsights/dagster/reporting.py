@@ -35,7 +35,7 @@ from costinsights.ledger.store import open_store
 from costinsights.surroundings import untraced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from dagster import DagsterRun
 
