@@ -85,7 +85,7 @@ def loaded(number: int) -> int:
 @dg.graph_asset
 def graphed() -> int:
     """Two ops, of which the last makes the asset."""
-    return loaded(fetched())  # type: ignore[no-any-return]  # it draws
+    return loaded(fetched())  # type: ignore[no-any-return]  # a call of an op draws
 
 
 @dg.op(out=dg.DynamicOut())
