@@ -162,6 +162,8 @@ def test_in_one_process(version: str, tmp_path: Path) -> None:
     runs = Runs(version, tmp_path)
     whole, ops, ranged, crossed, failed = runs.run("in_process", "ops", "range", "cross", "fails")
     events = runs.check()
+    # Nothing of Dagster's own is there: not its event log's, nor its telemetry's.
+    assert all("run" in charge.attribution for charge in read_ledger(str(runs.ledger)))
 
     # What each asset has cost, wherever it was told; the last op of a graph makes its asset.
     found = of(events, whole)
@@ -381,11 +383,16 @@ def test_nothing_is_left_behind(runs: Runs) -> None:
 
 PUT_BACK = """
 import dagster as dg
-KINDS = dg.DagsterInstance, dg.OutputContext, dg.SensorDefinition, dg.ScheduleDefinition
+instance = dg.DagsterInstance.ephemeral()
+KINDS = (
+    dg.DagsterInstance, dg.OutputContext, dg.SensorDefinition, dg.ScheduleDefinition,
+    type(instance.run_storage), type(instance.event_log_storage),
+)
 before = [dict(vars(kind)) for kind in KINDS]
 import costinsights
 for _ in range(2):
     costinsights.instrument("sqlite3", exporters=["dagster"])
+    instance.run_storage, instance.event_log_storage
     assert all(dict(vars(kind)) != old for kind, old in zip(KINDS, before))
     costinsights.uninstrument()
     assert [dict(vars(kind)) for kind in KINDS] == before

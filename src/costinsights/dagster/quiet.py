@@ -2,7 +2,8 @@
 
 Dagster writes its event log with the drivers that the user's code uses, and in the middle of a
 step: each asset would be charged for the events about it. All of it goes through the public methods
-of `DagsterInstance`; inside them nothing is recorded.
+of `DagsterInstance`, or of the storages that its properties hand out, as Dagster's telemetry does at
+each step; inside them nothing is recorded.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ R = TypeVar("R")
 
 # They may run a whole run, in process.
 _BEGIN_RUNS = ("launch", "submit", "resume")
+_STORAGE = "_storage"
+"""How properties are called that hand one out."""
 
 
 class Quiet:
@@ -30,6 +33,7 @@ class Quiet:
         self._kind = kind
         self._own: dict[str, Any] = {}
         self._ours: dict[str, Any] = {}
+        self._storages: dict[type, Quiet] = {}
 
     def begin(self) -> None:
         """Silence them."""
@@ -42,6 +46,8 @@ class Quiet:
                 ours: Any = staticmethod(_silent(making))
             elif isfunction(found):
                 ours = _silent(found)
+            elif isinstance(found, property) and name.endswith(_STORAGE):
+                ours = property(self._silencing(found), doc=found.__doc__)
             else:
                 continue
             if name in vars(self._kind):
@@ -49,8 +55,21 @@ class Quiet:
             self._ours[name] = ours
             setattr(self._kind, name, ours)
 
+    def _silencing(self, found: property) -> Callable[[Any], Any]:
+        def storage(instance: Any) -> Any:
+            storage = found.__get__(instance)
+            kind: type = type(storage)
+            if kind not in self._storages and storage is not None:
+                self._storages[kind] = Quiet(kind)
+                self._storages[kind].begin()
+            return storage
+
+        return storage
+
     def end(self) -> None:
         """Put back what was there, unless somebody has since put something else."""
+        while self._storages:
+            self._storages.popitem()[1].end()
         for name, ours in self._ours.items():
             if vars(self._kind).get(name) is not ours:
                 continue
