@@ -22,12 +22,6 @@ MARGIN = 1.5
 
 # What is held where the promise is missed today, or where none was made.
 OWED = {
-    "overhead-sqlite3": 0.45,
-    "overhead-sqlite3-read": 0.9,
-    "overhead-psycopg": 0.45,
-    "overhead-psycopg-read": 0.45,
-    "overhead-pymysql": 0.45,
-    "overhead-pymysql-read": 0.45,
     "overhead-duckdb": 2.0,
     "overhead-duckdb-read": 2.5,
     "overhead-trino-read": 0.9,

@@ -57,8 +57,8 @@ class Quiet:
 
     def _silencing(self, found: property) -> Callable[[Any], Any]:
         def storage(instance: Any) -> Any:
-            storage = found.__get__(instance)
-            kind: type = type(storage)
+            storage: object = found.__get__(instance)
+            kind: type[object] = type(storage)
             if kind not in self._storages and storage is not None:
                 self._storages[kind] = Quiet(kind)
                 self._storages[kind].begin()
