@@ -255,10 +255,8 @@ def test_an_event_log_on_a_server(
     dsn = f"{DIALECTS[kind]}:{place}"
     storage = f"storage: {{{kind}: {{{kind}_url: {json.dumps(dsn)}}}}}\n"
     (tmp_path / "home" / "dagster.yaml").write_text(storage)
-    whole, died = runs.run("multiprocess", "dies")
-    assert of(runs.told(), whole)["seen", "flaky", None] == 4
-    assert "1 observations added" in runs.export()
-    assert of(runs.check(), died)["seen", "killed", None] == 2
+    (whole,) = runs.run("multiprocess")
+    assert of(runs.check(), whole)["seen", "flaky", None] == 4
     assert "0 observations added" in runs.export()
     assert {charge.system for charge in read_ledger(str(runs.ledger))} == {"sqlite"}
 
