@@ -39,7 +39,7 @@ class CompileHook(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["tag"] = f"cp310-abi3-{platform}"
         if version != "editable":
-            build_data["force_include"][str(compiled)] = "costinsights/_quick.abi3.so"
+            build_data["force_include"][str(compiled)] = f"costinsights/{compiled.name}"
 
 
 def why_not() -> str | None:

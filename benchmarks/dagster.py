@@ -4,8 +4,9 @@
 
 It is no part of `make bench`: it takes its minutes. A run of 1,000 assets that have 100 partitions
 each, in one process and with a real instance: bare, with costinsights alone, and with the exporter.
-They take turns, figures are medians, and what is more is that of each round's differences. The CPU of the run's thread is what the exporter costs it;
-the wall time has what our other threads take of the same core and lock as well.
+They take turns; figures are medians, and what is more is the median of the rounds' differences. The
+CPU of the run's thread is what the exporter costs it; the wall time has what our other threads take
+of the same core and lock as well.
 """
 
 from __future__ import annotations

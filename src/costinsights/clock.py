@@ -27,9 +27,6 @@ class Clock:
     `enter` or `leave`. The lock lets it in, `_moving` tells it that the clock is being moved: a
     call that begins there is not counted and bears nothing, one that ends there is counted out as
     soon as the clock stands again. Either way nobody bears more than the whole.
-
-    `acquire` and `release` inside `try` instead of `with`: as safe against an exception out of a
-    signal handler, and 0.3 µs a call cheaper.
     """
 
     __slots__ = ("_ended", "_first", "_last", "_lock", "_moving", "_reading", "number")
@@ -49,36 +46,21 @@ class Clock:
 
         `now_ns` is of a monotonic clock; one that is earlier than the last counts as no time.
         """
-        try:
-            self._lock.acquire()
+        with self._lock:
             if self._moving:
                 return _UNCOUNTED
             try:
                 self._moving = True
-                number = self.number
-                passed = now_ns - self._last
-                if passed > 0:
-                    if number == 1:
-                        self._reading += passed * UNITS_PER_NS
-                    elif number:
-                        self._reading += passed * UNITS_PER_NS // number
-                    self._last = now_ns
-                self.number = number + 1
+                self._move(now_ns)
+                self.number += 1
                 return self._reading
             finally:
                 self._moving = False
-                if self._ended:
-                    self._count_out()
-        finally:
-            try:  # noqa: SIM105  suppress() costs more than all of the rest
-                self._lock.release()
-            except RuntimeError:  # interrupted while it waited for the lock
-                pass
+                self._count_out()
 
     def leave(self, now_ns: int, entered: int) -> int:
         """A call that `entered` ends. Gives its share of the time, in units of 10**-15 s."""
-        try:
-            self._lock.acquire()
+        with self._lock:
             if entered < self._first:  # not counted, or begun before a fork
                 return 0
             if self._moving:
@@ -86,26 +68,20 @@ class Clock:
                 return max(0, self._reading - entered)
             try:
                 self._moving = True
-                number = self.number
-                passed = now_ns - self._last
-                if passed > 0:
-                    if number == 1:
-                        self._reading += passed * UNITS_PER_NS
-                    elif number:
-                        self._reading += passed * UNITS_PER_NS // number
-                    self._last = now_ns
-                if number:
-                    self.number = number - 1
+                self._move(now_ns)
+                if self.number:
+                    self.number -= 1
                 return self._reading - entered
             finally:
                 self._moving = False
-                if self._ended:
-                    self._count_out()
-        finally:
-            try:  # noqa: SIM105  suppress() costs more than all of the rest
-                self._lock.release()
-            except RuntimeError:  # interrupted while it waited for the lock
-                pass
+                self._count_out()
+
+    def _move(self, now_ns: int) -> None:
+        passed = now_ns - self._last
+        if passed > 0:
+            if self.number:
+                self._reading += passed * UNITS_PER_NS // self.number
+            self._last = now_ns
 
     def reset(self) -> None:
         """Forget the calls that run, in the child after a fork: they go on in the parent."""

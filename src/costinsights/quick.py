@@ -6,23 +6,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from costinsights.clock import Clock
+from costinsights.ledger.lines import entry
+from costinsights.ledger.seal import sealed
 
 __all__ = ["COMPILED", "Clock", "entry", "sealed"]
 
 COMPILED = False
 """Whether the compiled twins run."""
 
-if TYPE_CHECKING or os.environ.get("COSTINSIGHTS_PURE") == "1":
-    from costinsights.clock import Clock
-    from costinsights.ledger.lines import entry
-    from costinsights.ledger.seal import sealed
-else:
-    try:
+if not TYPE_CHECKING and os.environ.get("COSTINSIGHTS_PURE") != "1":
+    with suppress(ImportError):
         from costinsights._quick import Clock, entry, sealed
 
         COMPILED = True
-    except ImportError:
-        from costinsights.clock import Clock
-        from costinsights.ledger.lines import entry
-        from costinsights.ledger.seal import sealed

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from costinsights import quick
 from costinsights.clock import Clock
 from costinsights.ledger import lines, seal
+from tests.backends import unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,10 +27,17 @@ NOW = 1_795_000_000_000_000_000
 whole = st.integers(-(2**63), LONGEST)
 texts = st.binary(max_size=lines.MAX_TEXT)
 
-needs_compiled = pytest.mark.skipif(
-    not quick.COMPILED and "CI" not in os.environ,
-    reason="the module in C was not built: install a C compiler, then  make clean install",
-)
+
+@pytest.fixture
+def compiled() -> None:
+    """The module in C, or the test is skipped by name; see `unavailable`."""
+    if not quick.COMPILED:
+        unavailable(
+            "the module in C", "it was not built: have a C compiler, and make clean install"
+        )
+
+
+needs_compiled = pytest.mark.usefixtures("compiled")
 
 
 @needs_compiled
@@ -167,11 +177,9 @@ def test_python_can_be_asked_for() -> None:
         assert loaded(COSTINSIGHTS_PURE="0") == "True costinsights._quick\n"
 
 
-@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 def test_the_compiler_has_nothing_to_complain_of() -> None:
-    import sysconfig
-    from pathlib import Path
-
+    if shutil.which("cc") is None:
+        unavailable("a C compiler", "there is no cc on the path")
     source = Path(__file__).parents[2] / "src/costinsights/_quick.c"
     options = ["-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Wconversion", "-Werror"]
     command = ["cc", *options, "-isystem", sysconfig.get_path("include"), str(source)]
