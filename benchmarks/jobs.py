@@ -6,13 +6,14 @@ The peer is OpenTelemetry's own instrumentation of botocore. The clock stands st
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from benchmarks import peers
+from benchmarks.elsewhere import elsewhere
 from benchmarks.measuring import BARE, BARE_AGAIN, OURS, Lane, interleave
 from benchmarks.ours import recording
 from benchmarks.outcome import Figure, Outcome, Table
@@ -20,7 +21,7 @@ from benchmarks.overhead import added
 from benchmarks.warehouses import Inside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 TARGET = 0.25
 CALLS = 30
@@ -45,20 +46,29 @@ ANSWERS: dict[str, Callable[[], dict[str, str]]] = {
 
 def measure(*, quick: bool = False) -> Outcome:
     """Measure a start of each kind."""
-    from tests.servers.aws_server import aws_server
-
+    boto3: Any = import_module("boto3")
     outcome = Outcome()
-    with aws_server() as aws:
-        for system, (service, operation, method, request) in STARTS.items():
-            answer = ANSWERS[operation]
-            aws.answer(service, operation, lambda _, answer=answer: answer())  # type: ignore[misc]  # mypy infers no lambda with a default
-            client = aws.client(service)
+    with elsewhere("benchmarks.jobs:served") as aws:
+        for system, (service, _, method, request) in STARTS.items():
+            client = boto3.client(service, **aws.access)
             call = partial(getattr(client, method), **request)
             figure, table = _start(system, call, quick=quick)
             outcome.figures.append(figure)
             outcome.tables.append(table)
             client.close()
     return outcome
+
+
+@contextmanager
+def served() -> Generator[dict[str, Any]]:
+    """Run the tests' server of AWS, with an answer to each start."""
+    from tests.servers.aws_server import aws_server
+
+    with aws_server() as aws:
+        for service, operation, _, _ in STARTS.values():
+            answer = ANSWERS[operation]
+            aws.answer(service, operation, lambda _, answer=answer: answer())  # type: ignore[misc]  # mypy infers no lambda with a default
+        yield {"access": aws.access}
 
 
 def _start(system: str, call: Callable[[], object], *, quick: bool) -> tuple[Figure, Table]:

@@ -7,14 +7,13 @@ work of whoever has wrapped the call, or what the call calls.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from time import thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import peers
+from benchmarks.elsewhere import elsewhere
 from benchmarks.measuring import BARE, BARE_AGAIN, OURS, Lane, interleave
 from benchmarks.ours import instrumentor_of, places, recording
 from benchmarks.outcome import Figure, Outcome, Table
@@ -33,18 +32,6 @@ WARM_UP = 40
 SYSTEM = "aws.s3"
 BUCKET = "bench"
 KILOBYTE = b"x" * 1024
-ACCESS = {
-    "region_name": "us-east-1",
-    "aws_access_key_id": "test",
-    "aws_secret_access_key": "test",
-}
-SERVER = """
-import sys
-from tests.servers.aws_server import aws_server
-with aws_server() as aws:
-    print(aws.url, flush=True)
-    sys.stdin.read()
-"""
 CONTRIB = "OpenTelemetry contrib, botocore"
 
 
@@ -71,8 +58,8 @@ class Within(Inside):
 def measure(*, quick: bool = False) -> Outcome:
     """Measure a small PUT, and a GET that is read to its end."""
     outcome = Outcome()
-    with _server() as url:
-        client: Any = import_module("boto3").client("s3", endpoint_url=url, **ACCESS)
+    with elsewhere("benchmarks.storage:served") as aws:
+        client: Any = import_module("boto3").client("s3", **aws.access)
         client.create_bucket(Bucket=BUCKET)
         client.put_object(Bucket=BUCKET, Key="key", Body=KILOBYTE)
 
@@ -91,16 +78,12 @@ def measure(*, quick: bool = False) -> Outcome:
 
 
 @contextmanager
-def _server() -> Generator[str]:
-    """Run the tests' server in a process of its own: it must not take turns with the caller."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as server:
-        assert server.stdout is not None
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.communicate()
+def served() -> Generator[dict[str, Any]]:
+    """Run the tests' server of AWS."""
+    from tests.servers.aws_server import aws_server
+
+    with aws_server() as aws:
+        yield {"access": aws.access}
 
 
 def _operation(name: str, call: Callable[[], object], *, quick: bool) -> tuple[Figure, Table]:

@@ -10,7 +10,7 @@ shows is the work of whoever has wrapped them, and the loop's.
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import wraps
 from importlib import import_module
 from inspect import isfunction, ismethoddescriptor
@@ -18,12 +18,12 @@ from time import thread_time_ns
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.drivers import Driver
+from benchmarks.elsewhere import elsewhere
 from benchmarks.ours import instrumentor_of, places
 from costinsights.unlocked import unlocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import ExitStack
+    from collections.abc import Callable, Generator
 
 
 class Inside:
@@ -90,7 +90,7 @@ class Warehouse(Driver):
 
     def __init__(self, stack: ExitStack) -> None:
         self.module: Any = import_module(self.module_name)
-        self.server: Any = self.serve(stack)
+        self.server: Any = stack.enter_context(elsewhere("benchmarks.warehouses:served", self.name))
         self._stack = stack
         self.clock = Inside()
         self.clock.place(self.name, self.open(), stack)
@@ -104,8 +104,9 @@ class Warehouse(Driver):
         """Connect to the server."""
         raise NotImplementedError
 
-    def serve(self, stack: ExitStack) -> Any:
-        """Start the server."""
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
+        """Start the server, and say what `open` needs to know of it."""
         raise NotImplementedError
 
     def version(self) -> str:
@@ -138,10 +139,12 @@ class Trino(Warehouse):
     module_name = "trino.dbapi"
     distribution = "trino"
 
-    def serve(self, stack: ExitStack) -> Any:
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
         from tests.servers.trino_emulator import emulating
 
-        return stack.enter_context(emulating("X-Trino-"))
+        server = stack.enter_context(emulating("X-Trino-"))
+        return {"host": server.host, "port": server.port}
 
     def open(self) -> Any:
         server = self.server
@@ -154,22 +157,17 @@ class Redshift(Warehouse):
     module_name = distribution = "redshift_connector"
     query = "SELECT generate_series(1, 3) AS id, 'x' AS customer"
 
-    def serve(self, stack: ExitStack) -> Any:
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
         from tests import backends
         from tests.servers.redshift_server import redshift
 
-        return stack.enter_context(redshift(stack.enter_context(backends.postgres())))
+        server = stack.enter_context(redshift(stack.enter_context(backends.postgres())))
+        words = ("host", "port", "user", "password", "database")
+        return {word: getattr(server, word) for word in words}
 
     def open(self) -> Any:
-        server = self.server
-        connection = self.module.connect(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            database=server.database,
-            ssl=False,
-        )
+        connection = self.module.connect(**vars(self.server), ssl=False)
         connection.autocommit = True
         return connection
 
@@ -180,10 +178,11 @@ class Databricks(Warehouse):
     module_name = "databricks.sql"
     distribution = "databricks-sql-connector"
 
-    def serve(self, stack: ExitStack) -> Any:
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
         from tests.servers.databricks_server import serving
 
-        return stack.enter_context(serving())
+        return {"port": stack.enter_context(serving()).port}
 
     def open(self) -> Any:
         path = "/sql/1.0/warehouses/bench"
@@ -202,15 +201,16 @@ class Snowflake(Warehouse):
     module_name = "snowflake.connector"
     distribution = "snowflake-connector-python"
 
-    def serve(self, stack: ExitStack) -> Any:
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
         from tests.servers.snowflake_server import SnowflakeServer
 
-        return stack.enter_context(SnowflakeServer())
+        return stack.enter_context(SnowflakeServer()).login()
 
     def open(self) -> Any:
-        from tests.servers.snowflake_fixtures import connect
+        from tests.servers.snowflake_fixtures import OPTIONS
 
-        return connect(self.server)
+        return self.module.connect(**vars(self.server), **OPTIONS)
 
 
 class PyODBC(Warehouse):
@@ -219,17 +219,24 @@ class PyODBC(Warehouse):
     module_name = distribution = "pyodbc"
     query = "SELECT 1 AS id, 'x' AS customer"
 
-    def serve(self, stack: ExitStack) -> Any:
+    @staticmethod
+    def serve(stack: ExitStack) -> dict[str, Any]:
+        from tests.servers.tds_clients import connection_string
         from tests.servers.tds_server import tds_server
 
-        return stack.enter_context(tds_server())
+        return {"dsn": connection_string(stack.enter_context(tds_server()))}
 
     def open(self) -> Any:
-        from tests.servers.tds_clients import connection_string
-
-        return self.module.connect(connection_string(self.server), autocommit=True)
+        return self.module.connect(self.server.dsn, autocommit=True)
 
 
 CLIENTS: dict[str, type[Warehouse]] = {
     kind.name: kind for kind in (Trino, Redshift, Databricks, Snowflake, PyODBC)
 }
+
+
+@contextmanager
+def served(name: str) -> Generator[dict[str, Any]]:
+    """Run the server of a client."""
+    with ExitStack() as stack:
+        yield CLIENTS[name].serve(stack)

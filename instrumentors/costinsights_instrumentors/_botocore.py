@@ -13,18 +13,14 @@ if TYPE_CHECKING:
 
     from costinsights.jobs import Place, State, Waiting
 
+    Places = dict[tuple[str, str | None, str | None], Place]
+
 TIMEOUT_SECONDS = 20
 
 
-# Of each client: itself, the service it is of, and where it has led to so far. A client is asked
-# once: each word of it is two properties away, and a start should not have to wait for them.
-_clients: dict[int, tuple[ref[Any], str, dict[tuple[str, str | None, str | None], Place]]] = {}
-
-
-def service_of(client: Any) -> str:
-    """Return botocore's name of the service that a client is of."""
-    known = _clients.get(id(client))
-    return known[1] if known is not None and known[0]() is client else _meet(client)[1]
+# Of each client: itself, and where it has led to so far. A client is asked once: each word of it is
+# two properties away, and a start should not have to wait for them.
+_clients: dict[int, tuple[ref[Any], Places]] = {}
 
 
 def where(system: str, client: Any, namespace: str | None, service: str | None = None) -> Place:
@@ -35,7 +31,7 @@ def where(system: str, client: Any, namespace: str | None, service: str | None =
     known = _clients.get(id(client))
     if known is None or known[0]() is not client:
         known = _meet(client)
-    key, places = (system, namespace, service), known[2]
+    key, places = (system, namespace, service), known[1]
     found = places.get(key)
     if found is None:
         if len(places) >= MOST_PLACES:
@@ -53,10 +49,9 @@ def where(system: str, client: Any, namespace: str | None, service: str | None =
     return found
 
 
-def _meet(client: Any) -> tuple[ref[Any], str, dict[tuple[str, str | None, str | None], Place]]:
+def _meet(client: Any) -> tuple[ref[Any], Places]:
     key = id(client)
-    link = ref(client, lambda _: _clients.pop(key, None))
-    found = _clients[key] = link, client.meta.service_model.service_name, {}
+    found = _clients[key] = ref(client, lambda _: _clients.pop(key, None)), {}
     return found
 
 

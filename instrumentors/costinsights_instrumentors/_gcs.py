@@ -12,6 +12,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from msgspec.structs import replace
+
 from costinsights.instrumentor import address_of
 from costinsights.storage import Kind, StorageCall
 from costinsights.systems.gcp_storage import SYSTEM
@@ -125,7 +127,9 @@ class Answers:
             adds = adder(one.kind)
             if adds is not None:
                 adds.add(requests=one.requests, errors=int(one.failed))
-        return found[0]._replace(sent=len(sent), received=len(answer)) if found else None
+        if not found:
+            return None
+        return replace(found[0], sent=len(sent), received=len(answer))
 
     def _parts(self, request: Request, sent: bytes, answer: bytes) -> Iterator[StorageCall]:
         asked = _PART.findall(sent)

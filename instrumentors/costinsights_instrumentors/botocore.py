@@ -61,7 +61,6 @@ from costinsights_instrumentors import _botocore_emr_serverless as emr_serverles
 from costinsights_instrumentors import _botocore_glue as glue
 from costinsights_instrumentors import _botocore_redshift_data as redshift_data
 from costinsights_instrumentors import _botocore_s3 as s3
-from costinsights_instrumentors._botocore import service_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -71,14 +70,14 @@ if TYPE_CHECKING:
     from costinsights.recorder import Recorder
     from costinsights.storage import Adder, Kind
 
-# By botocore's name of the service; a service has a file of its own.
+# By what botocore calls the class of a service's clients; a service has a file of its own.
 SERVICES: Mapping[str, Mapping[str, Operation]] = {
-    "athena": athena.OPERATIONS,
-    "emr": emr.OPERATIONS,
-    "emr-containers": emr_containers.OPERATIONS,
-    "emr-serverless": emr_serverless.OPERATIONS,
-    "glue": glue.OPERATIONS,
-    "redshift-data": redshift_data.OPERATIONS,
+    "Athena": athena.OPERATIONS,
+    "EMR": emr.OPERATIONS,
+    "EMRContainers": emr_containers.OPERATIONS,
+    "EMRServerless": emr_serverless.OPERATIONS,
+    "Glue": glue.OPERATIONS,
+    "RedshiftDataAPIService": redshift_data.OPERATIONS,
 }
 EMR = (emr, emr_serverless, emr_containers)
 # Those with a channel of their own for tags, by the system that they start jobs of.
@@ -151,7 +150,7 @@ class BotocoreInstrumentor(JobInstrumentor):
         if len(args) != 3 or args[1] not in NAMES:
             return None
         client, name, request = args
-        found = SERVICES.get(service_of(client), _NOTHING).get(name)
+        found = SERVICES.get(client.__class__.__name__, _NOTHING).get(name)
         return None if found is None else Asked(found, client, request)
 
     def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from weakref import ref
 
+from msgspec.structs import replace
+
 from costinsights.storage import Hook, StorageCall, StorageInstrumentor
 from costinsights_instrumentors._gcs import (
     FIGURES,
@@ -88,7 +90,7 @@ class GCSFSInstrumentor(StorageInstrumentor):
             status = TAKEN if given_up else 0
             self._answers.failed(mark, status)
             call = self._answers.call(asked, status, {}, None, sent=0, received=0, retried=again)
-            return call._replace(failed=True)
+            return replace(call, failed=True)
         self._answers.failed(mark, result.status)
         sent = int(result.request_info.headers.get("Content-Length") or 0)
         if asked.called is None or not asked.called.media:

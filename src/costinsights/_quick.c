@@ -11,9 +11,12 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
 #include <Python.h>
+#include <structmember.h>
 
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 /* -- numbers ---------------------------------------------------------------------------------- */
 
@@ -85,8 +88,10 @@ static uint32_t crc32_of(const char *bytes, size_t size)
 enum {
     SEALED = sizeof SEAL - 1,
     MAX_LINE = 0xFFFFFF,
-    MAX_TEXT = 512, /* of what an entry refers to, and of what comes at its end */
-    ROOM = 2 * MAX_TEXT + 512,
+    MOST_DIGITS = 40, /* of a number, with its sign */
+    MOST_NUMBERS = 16, /* of a line, each with its name */
+    NUMBERS = MOST_NUMBERS * (MOST_DIGITS + 8),
+    ROOM = 2048, /* what nearly every line has enough of */
 };
 
 /* Write the seal of the `size` bytes before `at`, and return where it ends. */
@@ -101,7 +106,7 @@ static char *seal_at(char *at, size_t size)
 
 static char *digits_at(char *at, units number)
 {
-    char digits[40];
+    char digits[MOST_DIGITS];
     int count = 0;
     uint64_t left;
     for (; number >> 64; number /= 10)
@@ -130,19 +135,76 @@ static char *number_at(char *at, const char *name, size_t size, PyObject *number
 
 #define NUMBER_AT(at, name, number) number_at(at, name, sizeof name - 1, number)
 
-/* Write a text of at most MAX_TEXT bytes; NULL with an exception where it is none. */
-static char *text_at(char *at, PyObject *text)
+/* A text that is being written; `small` is where short ones are. */
+typedef struct {
+    char *start, *at, *end, small[ROOM];
+} Text;
+
+static void begin(Text *text)
+{
+    text->start = text->at = text->small;
+    text->end = text->small + ROOM;
+}
+
+/* Have room for as many bytes more; -1 with an exception where there is none. */
+static int need(Text *text, size_t size)
+{
+    if ((size_t)(text->end - text->at) >= size)
+        return 0;
+    size_t used = (size_t)(text->at - text->start), all = 2 * (used + size);
+    char *old = text->start == text->small ? NULL : text->start;
+    char *more = PyMem_Realloc(old, all);
+    if (more == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (old == NULL)
+        memcpy(more, text->small, used);
+    text->start = more;
+    text->at = more + used;
+    text->end = more + all;
+    return 0;
+}
+
+static void end(Text *text)
+{
+    if (text->start != text->small)
+        PyMem_Free(text->start);
+}
+
+static int add_bytes(Text *text, const char *bytes, size_t size)
+{
+    if (need(text, size) < 0)
+        return -1;
+    memcpy(text->at, bytes, size);
+    text->at += size;
+    return 0;
+}
+
+#define ADD(text, literal) add_bytes(text, literal, sizeof literal - 1)
+
+/* Write what a bytes object has; -1 with an exception where it is none. */
+static int add_object(Text *text, PyObject *object)
 {
     char *bytes;
     Py_ssize_t size;
-    if (PyBytes_AsStringAndSize(text, &bytes, &size) < 0)
-        return NULL;
-    if (size > MAX_TEXT) {
-        PyErr_SetString(PyExc_ValueError, "too long for an entry");
+    if (PyBytes_AsStringAndSize(object, &bytes, &size) < 0)
+        return -1;
+    return add_bytes(text, bytes, (size_t)size);
+}
+
+/* Seal what is written, and return it as a line. */
+static PyObject *line_of(Text *text)
+{
+    size_t size = (size_t)(text->at - text->start);
+    if (size > MAX_LINE) {
+        PyErr_SetString(PyExc_ValueError, "too long for a line");
         return NULL;
     }
-    memcpy(at, bytes, (size_t)size);
-    return at + size;
+    if (need(text, SEALED) < 0)
+        return NULL;
+    text->at = seal_at(text->at, size);
+    return PyBytes_FromStringAndSize(text->start, text->at - text->start);
 }
 
 static PyObject *sealed(PyObject *module, PyObject *body)
@@ -165,33 +227,137 @@ static PyObject *sealed(PyObject *module, PyObject *body)
     return line;
 }
 
+static int add_entry(Text *text, PyObject *const *args)
+{
+    enum { NUMBER, STARTED_AT, DURATION, REFERS, ROWS, SHARE, AMOUNT, MORE };
+    units share;
+    char *at = text->at; /* ROOM is more than the numbers need */
+    if ((at = NUMBER_AT(at, "{\"k\":\"e\",\"n\":", args[NUMBER])) == NULL ||
+        (at = NUMBER_AT(at, ",\"t\":", args[STARTED_AT])) == NULL ||
+        (at = NUMBER_AT(at, ",\"d\":", args[DURATION])) == NULL)
+        return -1;
+    text->at = at;
+    if (add_object(text, args[REFERS]) < 0 || need(text, NUMBERS) < 0)
+        return -1;
+    at = text->at;
+    if (args[ROWS] != Py_None && (at = NUMBER_AT(at, ",\"w\":", args[ROWS])) == NULL)
+        return -1;
+    if (args[AMOUNT] != Py_None) {
+        if (from_int(args[SHARE], &share) < 0)
+            return -1;
+        memcpy(at, ",\"f\":", 5);
+        if ((at = NUMBER_AT(digits_at(at + 5, share), ",\"m\":", args[AMOUNT])) == NULL)
+            return -1;
+    }
+    text->at = at;
+    return add_object(text, args[MORE]);
+}
+
 static PyObject *entry(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
-    enum { NUMBER, STARTED_AT, DURATION, REFERS, ROWS, SHARE, AMOUNT, MORE, ALL };
-    char room[ROOM], *at = room;
-    units share;
+    enum { ALL = 8 };
+    Text text;
     (void)module;
     if (count != ALL) {
         PyErr_Format(PyExc_TypeError, "entry() takes %d arguments (%zd given)", ALL, count);
         return NULL;
     }
-    if ((at = NUMBER_AT(at, "{\"k\":\"e\",\"n\":", args[NUMBER])) == NULL ||
-        (at = NUMBER_AT(at, ",\"t\":", args[STARTED_AT])) == NULL ||
-        (at = NUMBER_AT(at, ",\"d\":", args[DURATION])) == NULL ||
-        (at = text_at(at, args[REFERS])) == NULL ||
-        (at = NUMBER_AT(at, ",\"w\":", args[ROWS])) == NULL)
-        return NULL;
-    if (args[AMOUNT] != Py_None) {
-        if (from_int(args[SHARE], &share) < 0)
-            return NULL;
-        memcpy(at, ",\"f\":", 5);
-        if ((at = NUMBER_AT(digits_at(at + 5, share), ",\"m\":", args[AMOUNT])) == NULL)
-            return NULL;
+    begin(&text);
+    PyObject *line = add_entry(&text, args) < 0 ? NULL : line_of(&text);
+    end(&text);
+    return line;
+}
+
+/* -- what else an entry says ------------------------------------------------------------------ */
+
+/* Text, whole numbers, true and dicts of these are written here, all else by the twin in Python. Each
+ * `add_` returns 1 when it has written, 0 where it is for the twin, -1 with an exception. */
+
+typedef struct {
+    PyObject *details, *append;
+} Twin;
+
+static int add_string(Text *text, PyObject *string)
+{
+    Py_ssize_t size;
+    const char *bytes = PyUnicode_AsUTF8AndSize(string, &size);
+    if (bytes == NULL) {
+        PyErr_Clear(); /* half of a surrogate pair: the encoder has an error for that */
+        return 0;
     }
-    if ((at = text_at(at, args[MORE])) == NULL)
-        return NULL;
-    at = seal_at(at, (size_t)(at - room));
-    return PyBytes_FromStringAndSize(room, at - room);
+    for (Py_ssize_t i = 0; i < size; i++)
+        if ((unsigned char)bytes[i] < ' ' || bytes[i] == '"' || bytes[i] == '\\')
+            return 0;
+    if (need(text, (size_t)size + 2) < 0)
+        return -1;
+    *text->at++ = '"';
+    memcpy(text->at, bytes, (size_t)size);
+    text->at += size;
+    *text->at++ = '"';
+    return 1;
+}
+
+static int add_dict(Text *, PyObject *);
+
+static int add_value(Text *text, PyObject *value)
+{
+    if (PyUnicode_Check(value))
+        return add_string(text, value);
+    if (PyDict_CheckExact(value)) {
+        if (ADD(text, "{") < 0)
+            return -1;
+        int added = add_dict(text, value);
+        return added > 0 && ADD(text, "}") < 0 ? -1 : added;
+    }
+    if (value == Py_True)
+        return ADD(text, "true") < 0 ? -1 : 1;
+    if (!PyLong_CheckExact(value))
+        return 0;
+    if (need(text, MOST_DIGITS) < 0)
+        return -1;
+    char *at = number_at(text->at, "", 0, value);
+    if (at == NULL) {
+        PyErr_Clear(); /* more than 63 bits */
+        return 0;
+    }
+    text->at = at;
+    return 1;
+}
+
+static int add_dict(Text *text, PyObject *words)
+{
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    int added = 1, first = 1;
+    while (added > 0 && PyDict_Next(words, &position, &name, &value)) {
+        if (!PyUnicode_Check(name))
+            return 0;
+        if (!first && ADD(text, ",") < 0)
+            return -1;
+        first = 0;
+        added = add_string(text, name);
+        if (added > 0 && ADD(text, ":") < 0)
+            return -1;
+        if (added > 0)
+            added = add_value(text, value);
+    }
+    return added;
+}
+
+static PyObject *details(PyObject *module, PyObject *words)
+{
+    Text text;
+    PyObject *found = NULL;
+    begin(&text);
+    int added = PyDict_CheckExact(words) && PyDict_Size(words) ? ADD(&text, ",") < 0 ? -1 : 1 : 0;
+    if (added > 0)
+        added = add_dict(&text, words);
+    if (added > 0)
+        found = PyBytes_FromStringAndSize(text.start, text.at - text.start);
+    else if (added == 0)
+        found = PyObject_CallFunctionObjArgs(((Twin *)PyModule_GetState(module))->details, words, NULL);
+    end(&text);
+    return found;
 }
 
 /* -- the clock -------------------------------------------------------------------------------- */
@@ -289,29 +455,183 @@ static PyType_Spec clock_spec = {
     .slots = clock_slots,
 };
 
+/* -- the segment ------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *complete;
+    long long made, written, size, most;
+    int fd;
+    char dirty;
+} Segment;
+
+/* Write a line whose definitions are in the file. What is amiss is the twin's, which tries again. */
+static PyObject *segment_append(PyObject *self, PyTypeObject *owner, PyObject *const *args,
+                                Py_ssize_t count, PyObject *names)
+{
+    enum { LINE, KEY, DEFINITIONS, ALL };
+    Segment *segment = (Segment *)self;
+    char *line;
+    Py_ssize_t size, written = -1;
+    if (count != ALL || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "append() takes a line, a key and definitions");
+        return NULL;
+    }
+    if (PyBytes_AsStringAndSize(args[LINE], &line, &size) < 0)
+        return NULL;
+    int complete = segment->complete ? PySet_Contains(segment->complete, args[KEY]) : 0;
+    if (complete < 0)
+        return NULL;
+    if (complete && segment->fd >= 0) {
+        int fd = segment->fd;
+        Py_BEGIN_ALLOW_THREADS
+        do
+            written = write(fd, line, (size_t)size);
+        while (written < 0 && errno == EINTR);
+        Py_END_ALLOW_THREADS
+    }
+    if (written < 0) {
+        Twin *twin = PyType_GetModuleState(owner);
+        return PyObject_CallFunctionObjArgs(twin->append, self, args[LINE], args[KEY],
+                                            args[DEFINITIONS], NULL);
+    }
+    segment->made++;
+    segment->size += written;
+    if (written != size)
+        return PyObject_CallMethod(self, "_fell_short", "nOO", written, args[LINE],
+                                   args[DEFINITIONS]);
+    segment->written++;
+    segment->dirty = 1;
+    if (segment->size >= segment->most)
+        return PyObject_CallMethod(self, "_close", NULL);
+    Py_RETURN_NONE;
+}
+
+static int segment_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((Segment *)self)->complete);
+    return 0;
+}
+
+static int segment_clear(PyObject *self)
+{
+    Py_CLEAR(((Segment *)self)->complete);
+    return 0;
+}
+
+static void segment_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    PyObject_GC_UnTrack(self);
+    segment_clear(self);
+    release(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef segment_methods[] = {
+    {"append", (PyCFunction)(void (*)(void))segment_append,
+     METH_METHOD | METH_FASTCALL | METH_KEYWORDS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef segment_members[] = {
+    {"made", T_LONGLONG, offsetof(Segment, made), 0, NULL},
+    {"written", T_LONGLONG, offsetof(Segment, written), 0, NULL},
+    {"dirty", T_BOOL, offsetof(Segment, dirty), 0, NULL},
+    {"_complete", T_OBJECT_EX, offsetof(Segment, complete), 0, NULL},
+    {"_fd", T_INT, offsetof(Segment, fd), 0, NULL},
+    {"_size", T_LONGLONG, offsetof(Segment, size), 0, NULL},
+    {"_most", T_LONGLONG, offsetof(Segment, most), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot segment_slots[] = {
+    {Py_tp_methods, segment_methods}, {Py_tp_members, segment_members},
+    {Py_tp_traverse, segment_traverse}, {Py_tp_clear, segment_clear},
+    {Py_tp_dealloc, segment_dealloc}, {0, NULL},
+};
+
+static PyType_Spec segment_spec = {
+    .name = "costinsights._quick.Segment",
+    .basicsize = sizeof(Segment),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC,
+    .slots = segment_slots,
+};
+
 /* -- the module ------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
     {"entry", (PyCFunction)(void (*)(void))entry, METH_FASTCALL, NULL},
     {"sealed", sealed, METH_O, NULL},
+    {"details", details, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
+/* Return an attribute of a module, or of a class in it; NULL with an exception. */
+static PyObject *found_in(const char *module, const char *name, const char *further)
+{
+    PyObject *found = PyImport_ImportModule(module);
+    for (const char *const *at = (const char *[]){name, further, NULL}; found && *at; at++) {
+        PyObject *inner = PyObject_GetAttrString(found, *at);
+        Py_DECREF(found);
+        found = inner;
+    }
+    return found;
+}
+
+static int add_type(PyObject *module, const char *name, PyType_Spec *spec)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    int added = type ? PyModule_AddObjectRef(module, name, type) : -1;
+    Py_XDECREF(type);
+    return added;
+}
+
 static int fill(PyObject *module)
 {
+    Twin *twin = PyModule_GetState(module);
     make_crc_table();
-    PyObject *clock = PyType_FromSpec(&clock_spec);
-    if (clock == NULL)
+    twin->details = found_in("costinsights.ledger.lines", "details", NULL);
+    twin->append = found_in("costinsights.ledger.segment", "Segment", "append");
+    if (twin->details == NULL || twin->append == NULL)
         return -1;
-    int added = PyModule_AddObjectRef(module, "Clock", clock);
-    Py_DECREF(clock);
-    return added;
+    return add_type(module, "Clock", &clock_spec) || add_type(module, "Segment", &segment_spec)
+               ? -1
+               : 0;
+}
+
+static int traverse(PyObject *module, visitproc visit, void *arg)
+{
+    Twin *twin = PyModule_GetState(module);
+    if (twin) {
+        Py_VISIT(twin->details);
+        Py_VISIT(twin->append);
+    }
+    return 0;
+}
+
+static int clear(PyObject *module)
+{
+    Twin *twin = PyModule_GetState(module);
+    if (twin) {
+        Py_CLEAR(twin->details);
+        Py_CLEAR(twin->append);
+    }
+    return 0;
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_quick", .m_methods = functions, .m_slots = slots,
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_quick",
+    .m_size = sizeof(Twin),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
 };
 
 PyMODINIT_FUNC PyInit__quick(void)

@@ -37,6 +37,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from costinsights.guard import busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 from costinsights.span import CostSpan
@@ -131,7 +133,7 @@ def place(
     return found
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True):
     """One run that a call has started."""
 
     id: str | None
@@ -236,7 +238,7 @@ class Operation(NamedTuple):
     """Of a start: how to ask for its runs when the program does not."""
 
 
-class Asked(NamedTuple):
+class Asked(msgspec.Struct, frozen=True):
     """A call that is about a job: what it means, by which client, with what request."""
 
     operation: Operation
@@ -389,7 +391,7 @@ class Watch:
 
     def end(self, call: Call, answer: Any, error: BaseException | None) -> None:
         """Look at what came of it."""
-        span, (operation, _, request) = call.span, call.asked
+        span, operation, request = call.span, call.asked.operation, call.asked.request
         if error is not None:
             if span is not None:  # nothing was started, or nobody was told what
                 self.recorder.end(span, None, error)

@@ -31,15 +31,15 @@ from costinsights.attribution import (
 from costinsights.guard import say, swallow
 from costinsights.hosts import recognise
 from costinsights.instrumentor import UNKNOWN_ROWS, rowcount, rows_of, size_of
+from costinsights.ledger.lines import PARTIAL
 from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
 from costinsights.pricing.line import Price
 from costinsights.pricing.pricer import Pricer
-from costinsights.quick import entry, sealed
+from costinsights.quick import details, entry
 from costinsights.records import (
     MAX_INTEGER,
     AttributionLine,
-    EntryLine,
     PriceLineRef,
     Resource,
     ResourceLine,
@@ -851,20 +851,22 @@ class Recorder:
             amount = share * capacity.numerator // capacity.denominator  # `units`, written out
         else:
             amount = span.amount
-        rows = span.rows
-        if span.rare or rows is None or amount is None or amount >= MAX_INTEGER:
-            line = sealed(self._encoded(span, refers, amount))
-        else:
-            line = entry(
-                span.number,
-                span.started_at,
-                span.duration,
-                refers.text,
-                rows,
-                share,
-                amount,
-                b',"l":true' if span.partial else b"",
-            )
+        number, more = amount, PARTIAL if span.partial else b""
+        if span.rare or (amount is not None and amount >= MAX_INTEGER):
+            words = self._words(span)
+            if amount is not None and amount >= MAX_INTEGER:
+                number, words["f"], words["m"] = None, share, decimal_text(amount)
+            more = details(words)
+        line = entry(
+            span.number,
+            span.started_at,
+            span.duration,
+            refers.text,
+            span.rows,
+            share,
+            number,
+            more,
+        )
         told = span.counted
         span.counted = amount or 0
         writer = self.writer
@@ -878,24 +880,6 @@ class Recorder:
         if len(untold) > MAX_UNTOLD:
             add_up()
 
-    def _encoded(self, span: CostSpan, refers: References, amount: int | None) -> bytes:
-        """Return an entry as it is before its seal: the JSON object but for its last brace."""
-        entry = EntryLine(
-            span.number,
-            span.started_at,
-            span.duration,
-            refers.resource,
-            refers.attribution,
-            refers.statement,
-            refers.price,
-            span.rows,
-            span.share,
-            amount if amount is None or amount < MAX_INTEGER else decimal_text(amount),
-        )
-        if span.rare or span.partial:
-            self._add_rare(entry, span)
-        return _encode(entry)[:-1]
-
     def refer(
         self, target: Target, attribution: Definition, definition: Definition | None = None
     ) -> References:
@@ -908,17 +892,20 @@ class Recorder:
             self._references[target, attribution, definition] = found
         return found
 
-    def _add_rare(self, entry: EntryLine, span: CostSpan) -> None:
-        for name, value in (span.extra or {}).items():
-            setattr(entry, name, value)
-        entry.x = span.parent
-        entry.l = span.partial
-        elapsed = span.ended - span.started
-        if elapsed > span.duration:
-            entry.y = elapsed
+    def _words(self, span: CostSpan) -> dict[str, Any]:
+        """Return what its entry says that usual ones do not, by `records.EntryLine`'s names."""
+        words = dict(span.extra) if span.extra else {}
+        if span.parent is not None:
+            words["x"] = span.parent
         if span.counted is not None:
             span.revision += 1
-            entry.v = span.revision
+            words["v"] = span.revision
+        if span.partial:
+            words["l"] = True
+        elapsed = span.ended - span.started
+        if elapsed > span.duration:
+            words["y"] = elapsed
+        return words
 
 
 def describe_error(error: BaseException, instrumentor: DBAPIInstrumentor) -> tuple[str, str | None]:

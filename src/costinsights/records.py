@@ -204,11 +204,6 @@ class EntryLine(msgspec.Struct, tag_field="k", tag="e", omit_defaults=True):
     i: str | None = None
 
 
-# The entry of a job that was started, but for its last brace, from its fields by position: n, t, d,
-# what it refers to (`r` to `p`, as text), then w, u, o and x as far as they are there, as text, and i.
-STARTED = b'{"k":"e","n":%d,"t":%d,"d":%d%b%b,"l":true,"i":%b'
-
-
 class LossLine(msgspec.Struct, frozen=True, tag_field="k", tag="x"):
     """Entries that could not be written before the disk came back, per reason."""
 

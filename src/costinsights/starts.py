@@ -9,7 +9,6 @@ goes the general way.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
@@ -18,26 +17,20 @@ import msgspec
 
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import busy, swallow
-from costinsights.quick import sealed
-from costinsights.records import STARTED
+from costinsights.ledger.lines import PARTIAL
+from costinsights.quick import details, entry
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from costinsights.attribution import Scope
-    from costinsights.jobs import Asked, Place, Run, Start, Watch
+    from costinsights.jobs import Asked, Place, Start, Watch
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder, References, Target
     from costinsights.span import CostSpan
 
-_encode = msgspec.json.Encoder().encode
 _NO_STATEMENT = (None, None)
-
-
-@lru_cache(maxsize=64)  # there are a few words
-def _operation(word: str) -> bytes:
-    return b',"o":%b' % _encode(word)
 
 
 class Pending(msgspec.Struct):
@@ -53,19 +46,10 @@ class Pending(msgspec.Struct):
     """Wall clock, ns since the epoch; the other two are by the monotonic clock."""
     started: int
     ended: int
-    run: Run
-    meters: dict[str, int | float | str] | None
+    rows: int | None
+    extra: dict[str, Any]
+    """What its entry says beside the usual, as `CostSpan.extra` has it."""
     number: int = 0
-
-    @property
-    def extra(self) -> dict[str, Any]:
-        """What its entry says beside the usual, as `CostSpan.extra` has it."""
-        found: dict[str, Any] = {"i": self.run.id}
-        if self.run.operation is not None:
-            found["o"] = self.run.operation
-        if self.meters is not None:
-            found["u"] = self.meters
-        return found
 
     def span(self) -> CostSpan:
         """Return the span as the general way would have left it."""
@@ -75,7 +59,7 @@ class Pending(msgspec.Struct):
         span.args = span.kwargs = None
         span.number, span.scope, span.refers = self.number, self.scope, refers
         span.attribution, span.definition = refers.who, refers.definitions[2]
-        span.rows, span.extra = self.run.rows, self.extra
+        span.rows, span.extra = self.rows, self.extra
         span.partial = span.rare = True
         span.counted = 0
         return span
@@ -113,15 +97,13 @@ def starting_wrapper(
                 and held() is None
                 and (asked := operation_of(hook, args, kwargs)) is not None
             ):
-                operation, client, request = asked
-                _, start, states, _ = operation
-                if start is not None and states is None:
-                    place_of, _, text_of, _, placed = start
+                start = asked.operation.start
+                if start is not None and asked.operation.states is None:
                     context = surrounding()
-                    if placed is None and (context is None or not is_suppressed(context)):
-                        where = place_of(client, request)
-                        if text_of is not None:
-                            text = text_of(request)
+                    if start.placed is None and (context is None or not is_suppressed(context)):
+                        where = start.place(asked.client, asked.request)
+                        if start.text is not None:
+                            text = start.text(asked.request)
                         if context is not None:
                             parent = traceparent(context)
                         known = watch.recorder.targets.get(id(where))
@@ -168,20 +150,13 @@ def starting_wrapper(
                 if refers is None or run is None or run.text is not None:
                     pass
                 elif run.id.__class__ is str:
-                    (system, _, _, follow), client, _ = asked
-                    id_, _, word, used, within, rows = run
-                    about, meters = b"", None
-                    if rows is not None:
-                        about = b',"w":%d' % rows
-                    if used:
-                        meters = dict(used)
-                        about += b',"u":%b' % _encode(meters)
-                    if word is not None:
-                        about += _operation(word)
-                    if parent is not None:
-                        about += b',"x":"%b"' % parent.encode()
-                    shown = _encode(id_)
-                    key = system, within, id_
+                    words: dict[str, Any] = {"i": run.id}
+                    if run.operation is not None:
+                        words["o"] = run.operation
+                    if run.meters:
+                        words["u"] = dict(run.meters)
+                    operation = asked.operation
+                    key = operation.system, run.within, run.id
                     pending = Pending(
                         recorder,
                         probe,
@@ -192,23 +167,36 @@ def starting_wrapper(
                         started_at,
                         started,
                         ended,
-                        run,
-                        meters,
+                        run.rows,
+                        words,
                     )
-                    if not watch.known().add(key, pending):
+                    runs = watch.runs
+                    if runs.writer is not recorder.writer:  # we are a child that was forked
+                        runs = watch.known()
+                    if not runs.add(key, pending):
                         return answer  # one that was started before
                     pending.number = number = next(recorder.calls)
-                    spent = ended - started
-                    body = STARTED % (number, started_at, spent, refers.text, about, shown)
-                    line = sealed(body)
+                    more = details(words) + PARTIAL
+                    if parent is not None:
+                        more += b',"x":"%b"' % parent.encode()
+                    line = entry(
+                        number,
+                        started_at,
+                        ended - started,
+                        refers.text,
+                        run.rows,
+                        0,
+                        None,
+                        more,
+                    )
                     writer = recorder.writer
                     with writer.lock:
                         writer.append(line, refers, refers.definitions)
                     tell((scope, 1, target.currency, 0))
                     if len(untold) > MAX_UNTOLD:
                         add_up()
-                    if follow is not None:
-                        watch.runs.follow(key, follow, client, pending, watch)
+                    if operation.follow is not None:
+                        runs.follow(key, operation.follow, asked.client, pending, watch)
                     return answer
             given = (where, text, (asked, args, kwargs))
             span = recorder.late(probe, target, given, {}, parent, started_at)

@@ -46,6 +46,8 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from weakref import ref
 
+import msgspec
+
 from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
 from costinsights.surroundings import is_suppressed, surrounding
@@ -92,7 +94,7 @@ class Kind(NamedTuple):
     """Why such calls have no price, where something that sets it cannot be known."""
 
 
-class StorageCall(NamedTuple):
+class StorageCall(msgspec.Struct, frozen=True):
     """One call of the client, when it has returned."""
 
     kind: Kind
@@ -264,10 +266,19 @@ class Counting:
         """Count a call that is over."""
         found = self._counted(asked, args, kwargs, result, error)
         if found is not None:
-            kind, requests, sent, received, retries, failed = found
             tally = self.recorder.tally or self.recorder.tallied()
-            counter, scope = tally.counter(self._name, kind)
-            counter.add(scope, 1, requests, sent, received, retries, failed, started_at, duration)
+            counter, scope = tally.counter(self._name, found.kind)
+            counter.add(
+                scope,
+                1,
+                found.requests,
+                found.sent,
+                found.received,
+                found.retries,
+                found.failed,
+                started_at,
+                duration,
+            )
 
     def adder(self, kind: Kind) -> Adder | None:
         """Return what adds to calls of a kind, for who is at work now; None: we are to be silent."""

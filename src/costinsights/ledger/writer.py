@@ -17,20 +17,21 @@ import threading
 from collections import deque
 from contextlib import suppress
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from costinsights.ledger.seal import seal
+from costinsights.quick import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from costinsights.ledger.segment import Definition, Definitions
 
 SEGMENTS = "segments"
 ROTATE_BYTES = 64 * 1024 * 1024
 ROTATE_NS = 3600 * 10**9
 RETRY_NS = 10**9
 MAX_HELD = 4096
-# An empty set is made of it without a call: at the stack's end there is none any more.
-_NOTHING: tuple[object, ...] = ()
 # A file number that no program reaches by opening files: one that closes "all its files" when it
 # turns into a daemon, and then opens its own, must not find ours behind one of its numbers.
 HIGH_FD = 768
@@ -43,13 +44,6 @@ _OPEN_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
 )
-
-
-class Definition(Protocol):
-    """What entries refer to by number; `line` is its sealed line."""
-
-    number: int
-    line: bytes
 
 
 class LedgerError(OSError):
@@ -95,7 +89,7 @@ def make_folder(folder: str) -> None:
         make_folder(folder)
 
 
-class Writer:
+class Writer(Segment):
     """Appends entries to segments under `directory`; safe between threads, signals and forks.
 
     `header` gives the sealed first line of a new segment. `say` gets one message when writing
@@ -113,10 +107,7 @@ class Writer:
     ) -> None:
         self.directory = directory
         self.process = process
-        self.made = 0
-        self.written = 0
         self.dropped: dict[str, int] = {}
-        self.dirty = False
         # An RLock, because a signal handler or a finaliser may run a statement of its own while
         # this very thread is inside: it must get through, not wait for itself.
         self.lock = threading.RLock()
@@ -127,12 +118,10 @@ class Writer:
         self._begun = begun
         self._fd = -1
         self._seen: set[int] = set()
-        # Sets of definitions that the open segment has; empty when none is open.
         self._complete: set[object] = set()
-        self._size = 0
         self._opened_at = 0
         self._torn = False
-        self._held: deque[tuple[bytes, tuple[Definition | None, ...]]] = deque()
+        self._held: deque[tuple[bytes, Definitions]] = deque()
         self._retry_at = 0
         self._unsaid: dict[str, int] = {}
         self._failing = False
@@ -144,65 +133,11 @@ class Writer:
         """Entries that wait in memory for the disk."""
         return len(self._held)
 
-    def append(self, line: bytes, key: object, definitions: tuple[Definition | None, ...]) -> None:
-        """Write one entry, and before it the definitions that this segment has not seen yet.
-
-        `key` stands for the set of `definitions`: one look-up tells that all of them are known.
-        The caller holds `lock`.
-        """
-        self.made += 1
-        if key not in self._complete:
-            settled = [False]
-            try:
-                self._append_carefully(line, key, definitions, settled)
-            except BaseException:
-                if not settled[0]:
-                    self._torn, self._complete = True, {*_NOTHING}
-                    for counts in (self.dropped, self._unsaid):
-                        counts["interrupted"] = (
-                            counts["interrupted"] + 1 if "interrupted" in counts else 1
-                        )
-                raise
-            return
-        # The usual case, kept short: the segment is open and has all the definitions.
-        try:
-            count = os.write(self._fd, line)
-        except OSError as error:
-            if error.errno == errno.EBADF:
-                # The program closed all its files, as daemons do: begin a new segment at once.
-                self._fd = -1
-                self._complete = set()
-                self._append_carefully(line, key, definitions, [False])
-                return
-            self._hold(line, definitions)
-            self._failed(error)
-            return
-        except BaseException:
-            # A signal handler of the program's has raised, or the stack has come to its end: nobody
-            # can tell whether the entry is in the file, and how much of it.
-            self._torn, self._complete = True, {*_NOTHING}
-            for counts in (self.dropped, self._unsaid):
-                # Without a call: at the stack's end there is none any more.
-                counts["interrupted"] = counts["interrupted"] + 1 if "interrupted" in counts else 1
-            raise
-        self._size += count
-        if count != len(line):
-            self._torn = True
-            self._complete = set()  # the next entry takes the careful way
-            if count < len(line) - 1:
-                self._hold(line, definitions)
-                return
-            # Only the line feed is missing, and the next entry will begin with one.
-        self.written += 1
-        self.dirty = True
-        if self._size >= ROTATE_BYTES:
-            self._close()
-
     def _append_carefully(
         self,
         line: bytes,
         key: object,
-        definitions: tuple[Definition | None, ...],
+        definitions: Definitions,
         settled: list[bool],
     ) -> None:
         if self._careful or (self._failing and monotonic_ns() < self._retry_at):
@@ -249,7 +184,7 @@ class Writer:
             if fd < 0:
                 return
             self._rescue()
-            if self._size >= ROTATE_BYTES or (
+            if self._size >= self._most or (
                 self._size and time_ns() - self._opened_at >= ROTATE_NS
             ):
                 self._close()
@@ -292,6 +227,16 @@ class Writer:
 
     # -- the file -------------------------------------------------------------------------------
 
+    def _fell_short(self, count: int, line: bytes, definitions: Definitions) -> None:
+        self._torn = True
+        self._complete = set()  # the next entry takes the careful way
+        if count < len(line) - 1:
+            self._hold(line, definitions)
+            return
+        # Only the line feed is missing, and the next entry will begin with one.
+        self.written += 1
+        self.dirty = True
+
     def _write(self, line: bytes, definitions: Sequence[Definition | None]) -> None:
         if self._fd < 0:
             self._open()
@@ -302,7 +247,7 @@ class Writer:
         for known in new:
             seen.add(known.number)
         self.dirty = True
-        if self._size >= ROTATE_BYTES:
+        if self._size >= self._most:
             self._close()
 
     def _put(self, data: bytes) -> None:
@@ -336,7 +281,8 @@ class Writer:
         fd = raise_high(low)
         claim(fd)
         self.path, self._fd = path, fd
-        self._size, self._opened_at, self._torn = 0, time_ns(), False
+        self._size, self._most = 0, ROTATE_BYTES
+        self._opened_at, self._torn = time_ns(), False
         self._seen = set()
         self._complete = set()
         try:
@@ -400,7 +346,7 @@ class Writer:
 
     # -- when the disk refuses ------------------------------------------------------------------
 
-    def _hold(self, line: bytes, definitions: tuple[Definition | None, ...]) -> None:
+    def _hold(self, line: bytes, definitions: Definitions) -> None:
         self._held.append((line, definitions))
         if len(self._held) > MAX_HELD:
             self._held.popleft()
