@@ -152,8 +152,7 @@ class Program:
         """Write an entry as it is."""
         line = seal(msgspec.json.encode(entry))
         key = tuple(known and known.number for known in definitions)
-        with self.writer.lock:
-            self.writer.append(line, key, definitions)
+        self.writer.append(line, key, definitions)
 
     def close(self) -> None:
         """End the program, as its exit does."""

@@ -17,7 +17,7 @@ from costinsights.followers import Followers
 from costinsights.guard import say
 from costinsights.ledger.reader import SegmentReader
 from costinsights.ledger.seal import seal
-from costinsights.ledger.writer import Definition, Writer
+from costinsights.ledger.writer import Writer
 from costinsights.records import (
     AttributionLine,
     Charge,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from costinsights.exporter import Exporter
+    from costinsights.ledger.segment import Definition
 
 START = 1_700_000_000_000_000_000  # 2023-11-14T22:13:20Z
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -157,12 +158,11 @@ class Process:
             v=revision,
             x=parent,
         )
-        with self.writer.lock:
-            self.writer.append(
-                seal(msgspec.json.encode(entry)),
-                (statement.i, attribution.i, amount is None),
-                tuple(definitions),
-            )
+        self.writer.append(
+            seal(msgspec.json.encode(entry)),
+            (statement.i, attribution.i, amount is None),
+            tuple(definitions),
+        )
         return number
 
     def calls(self, count: int) -> None:

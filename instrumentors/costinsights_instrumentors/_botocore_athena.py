@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costinsights.instrumentor import Usage
-from costinsights.jobs import Operation, Place, Run, Start, State
+from costinsights.jobs import One, Operation, Place, Start, State
 from costinsights.systems.aws_athena import ENDS, METERS, figures, state_of
 from costinsights_instrumentors._botocore import follow, where
 
@@ -40,10 +40,6 @@ def place_of(client: Any, request: Mapping[str, Any]) -> Place:
     return where(SYSTEM, client, request.get("WorkGroup") or "primary")
 
 
-def _started(request: Mapping[str, Any], answer: Mapping[str, Any]) -> tuple[Run]:
-    return (Run(answer.get("QueryExecutionId")),)
-
-
 def text(request: Mapping[str, Any]) -> str | None:
     """Return the statement of a start."""
     return request.get("QueryString")
@@ -71,7 +67,9 @@ def _ask(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]:
 
 OPERATIONS = {
     "StartQueryExecution": Operation(
-        SYSTEM, Start(place_of, _started, text, rewritten), follow=follow(_ask, batch=50)
+        SYSTEM,
+        Start(place_of, One("QueryExecutionId"), text, rewritten, by="WorkGroup"),
+        follow=follow(_ask, batch=50),
     ),
     "GetQueryExecution": Operation(SYSTEM, states=_one),
     "BatchGetQueryExecution": Operation(SYSTEM, states=_many),

@@ -10,12 +10,12 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from costinsights.jobs import Operation, Place, Run, Start, State
+from costinsights.jobs import One, Operation, Place, Run, Start, State
 from costinsights.systems import aws_glue as glue
 from costinsights_instrumentors._botocore import follow, where
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from costinsights.jobs import Waiting
 
@@ -39,31 +39,19 @@ METERS = (*glue.METERS, *REQUESTED.values())
 _NOTHING: Table = {}
 
 
-def _at(field: str, kind: str = "") -> Callable[[Any, Table], Place]:
-    """Return what tells where runs go: the job by its name, others as AWS names resources."""
+def _at(field: str, runs: Callable[[Any, Any], Iterable[Run]], kind: str = "") -> Start:
+    """Return a start whose runs go to the job by its name, or as AWS names other resources."""
 
     def place(client: Any, request: Table) -> Place:
         return where(SYSTEM, client, f"{kind}{request.get(field) or ''}" or None)
 
-    return place
+    return Start(place, runs, by=field)
 
 
 def _size(request: Table) -> dict[str, int | float | str] | None:
     if _SIZES.isdisjoint(request):  # as mostly: the job says it
         return None
     return {ours: request[theirs] for theirs, ours in REQUESTED.items() if theirs in request}
-
-
-def _job(request: Table, answer: Table) -> tuple[Run]:
-    return (Run(answer.get("JobRunId"), None, "JOB", _size(request)),)
-
-
-def _workflow(_: Table, answer: Table) -> Iterator[Run]:
-    yield Run(answer.get("RunId"), operation="WORKFLOW")
-
-
-def _quality(request: Table, answer: Table) -> Iterator[Run]:
-    yield Run(answer.get("RunId"), operation="DATA QUALITY", meters=_size(request))
 
 
 def _ruleset(client: Any, request: Table) -> Place:
@@ -146,29 +134,31 @@ def _qualities_asked(client: Any, waiting: Sequence[Waiting]) -> Iterator[State]
     return _qualities({}, client.batch_get_data_quality_ruleset_evaluation_run(RunIds=ids))
 
 
+_QUALITY = One("RunId", "DATA QUALITY", _size)
+
 OPERATIONS = {
-    "StartJobRun": Operation(SYSTEM, Start(_at("JobName"), _job), follow=follow(_job_asked)),
+    "StartJobRun": Operation(
+        SYSTEM, _at("JobName", One("JobRunId", "JOB", _size)), follow=follow(_job_asked)
+    ),
     "GetJobRun": Operation(SYSTEM, states=_runs),
     "GetJobRuns": Operation(SYSTEM, states=_runs),
-    "StartWorkflowRun": Operation(SYSTEM, Start(_at("Name", "workflow/"), _workflow)),
-    "ResumeWorkflowRun": Operation(SYSTEM, Start(_at("Name", "workflow/"), _workflow)),
-    "StartCrawler": Operation(
-        SYSTEM, Start(_at("Name", "crawler/"), _crawl), follow=follow(_crawl_asked)
-    ),
+    "StartWorkflowRun": Operation(SYSTEM, _at("Name", One("RunId", "WORKFLOW"), "workflow/")),
+    "ResumeWorkflowRun": Operation(SYSTEM, _at("Name", One("RunId", "WORKFLOW"), "workflow/")),
+    "StartCrawler": Operation(SYSTEM, _at("Name", _crawl, "crawler/"), follow=follow(_crawl_asked)),
     "ListCrawls": Operation(SYSTEM, states=_crawls),
     "CreateSession": Operation(
-        SYSTEM, Start(_at("Id", "session/"), _session), follow=follow(_session_asked)
+        SYSTEM, _at("Id", _session, "session/"), follow=follow(_session_asked)
     ),
     "GetSession": Operation(SYSTEM, states=_sessions),
     "ListSessions": Operation(SYSTEM, states=_sessions),
-    "RunStatement": Operation(SYSTEM, Start(_at("SessionId", "session/"), _statement)),
+    "RunStatement": Operation(SYSTEM, _at("SessionId", _statement, "session/")),
     "GetStatement": Operation(SYSTEM, states=_statements),
     "ListStatements": Operation(SYSTEM, states=_statements),
     "StartDataQualityRulesetEvaluationRun": Operation(
-        SYSTEM, Start(_ruleset, _quality), follow=follow(_qualities_asked, batch=100)
+        SYSTEM, Start(_ruleset, _QUALITY), follow=follow(_qualities_asked, batch=100)
     ),
     "StartDataQualityRuleRecommendationRun": Operation(
-        SYSTEM, Start(_at("CreatedRulesetName", "dataQualityRecommendation/"), _quality)
+        SYSTEM, _at("CreatedRulesetName", _QUALITY, "dataQualityRecommendation/")
     ),
     "GetDataQualityRulesetEvaluationRun": Operation(SYSTEM, states=_qualities),
     "GetDataQualityRuleRecommendationRun": Operation(SYSTEM, states=_qualities),

@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
+import msgspec
+
 from costinsights.instrumentor import address_of
 from costinsights.storage import Hook, Kind, StorageCall, Streams
 from costinsights.systems.aws_s3 import (
@@ -58,6 +60,7 @@ READS = (READ, READ_INTO)
 MOST_UPLOADS = MOST_KINDS = MOST_BUCKETS = 4096
 CLIENT = "S3"
 """What botocore calls the class of its clients of this service, and of no other."""
+OK = 200
 EXPRESS = "--x-s3"
 """How the name of a directory bucket ends."""
 UNKNOWN_CLASS = "the storage class of what it is about is not known"
@@ -70,22 +73,25 @@ _OF_UPLOAD = frozenset(
 )
 
 
-class Operation:
+class Operation(msgspec.Struct):
     """A call under way, and what its tries have come to."""
 
-    __slots__ = ("billed", "client", "name", "params", "received", "sent", "tries")
-
-    def __init__(self, client: Any, name: str, params: Mapping[str, Any]) -> None:
-        self.client = client
-        self.name = name
-        self.params = params
-        self.tries = self.billed = self.sent = self.received = 0
+    client: Any
+    name: str
+    params: Mapping[str, Any]
+    tries: int = 0
+    billed: int = 0
+    sent: int = 0
+    received: int = 0
 
     def requested(self, body: Any, headers: Mapping[str, Any]) -> None:
         """A try is sent. One that gets no answer may not have reached S3: it counts as not billed."""
         self.tries += 1
         self.received = 0
-        if not body:
+        given: Any = self.params.get("Body")
+        if given.__class__ is bytes:
+            self.sent = len(given)  # which by now is something else, and asked for by two headers
+        elif not body:
             self.sent = 0
         elif body.__class__ is bytes:
             self.sent = len(body)
@@ -93,10 +99,10 @@ class Operation:
             length = headers.get("X-Amz-Decoded-Content-Length") or headers.get("Content-Length")
             self.sent = int(length) if length else 0
 
-    def answered(self, status: int, body: object) -> None:
+    def answered(self, status: int, body: Any) -> None:
         """It got an answer; what is streamed is no `body` yet."""
-        self.billed += is_billed(status)
-        if isinstance(body, bytes):
+        self.billed += status == OK or is_billed(status)
+        if body.__class__ is bytes:
             self.received = len(body)
 
 
@@ -104,15 +110,13 @@ under: ContextVar[Operation | None] = ContextVar("costinsights_s3", default=None
 """The call that is under way here."""
 
 
-def tried(args: tuple[Any, ...], result: Any) -> None:
+def tried(operation: Operation, args: tuple[Any, ...], result: Any) -> None:
     """Look at a try of botocore's: its request, and what came of it or the error."""
-    operation = under.get()
-    if operation is not None:
-        request, (answered, _) = args[1], result
-        operation.requested(request.body, request.headers)
-        if answered is not None:
-            http = answered[0]
-            operation.answered(http.status_code, http._content)
+    request, (answered, _) = args[1], result
+    operation.requested(request.body, request.headers)
+    if answered is not None:
+        http = answered[0]
+        operation.answered(http.status_code, http._content)
 
 
 def noted(operation: Operation, event: str, payload: Mapping[str, Any]) -> None:

@@ -48,11 +48,10 @@ S3, the Glue catalog and Lambda connectors bill for the query. All other service
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Asked, Hook, JobInstrumentor, Watch
-from costinsights.storage import Counting, after_wrapper, counting_wrapper
+from costinsights.storage import Counting, after_wrapper, counting_wrapper, under_wrapper
 from costinsights.tasks import Entered, Tasks
 from costinsights_instrumentors import _botocore_athena as athena
 from costinsights_instrumentors import _botocore_emr as emr
@@ -137,13 +136,12 @@ class BotocoreInstrumentor(JobInstrumentor):
     ) -> Callable[..., Any]:
         """Return the wrapper of a call, or of what calls of S3 consist of."""
         if probe.hook is s3.TRY:
-            return after_wrapper(function, probe, s3.tried)
+            return under_wrapper(function, probe, s3.under, s3.tried)
         if probe.hook in s3.READS:
             return after_wrapper(function, probe, self.s3.read)
-        wrapper = super().shortened(function, probe, general)
-        if probe.hook is not CALL:
-            return wrapper
-        return counting_wrapper(function, probe, wrapper, attrgetter("counting"), NOT_S3)
+        if probe.hook is CALL:
+            general = counting_wrapper(function, probe, general, NOT_S3)
+        return super().shortened(function, probe, general)
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         """Tell by the operation's name, then by the service; nearly all calls end at the first."""
@@ -153,9 +151,9 @@ class BotocoreInstrumentor(JobInstrumentor):
         found = SERVICES.get(client.__class__.__name__, _NOTHING).get(name)
         return None if found is None else Asked(found, client, request)
 
-    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
-        """The name of an operation stands behind the client."""
-        return (1, STARTS) if hook is CALL else None
+    def starts(self, hook: Hook) -> frozenset[str]:
+        """A client, the name of an operation, and its request: so all calls are made."""
+        return STARTS if hook is CALL else frozenset()
 
     def with_labels(
         self, asked: Asked, args: tuple[Any, ...], kwargs: dict[str, Any], words: Mapping[str, str]

@@ -1,12 +1,13 @@
-/* What each watched call does, some of it twice, in C: the clock of costinsights/clock.py and
- * the lines of costinsights/ledger/lines.py and seal.py. These say what it is, and run where this was
- * not built; tests hold each against its twin here.
+/* What each watched call does, some of it twice, in C: the clock of costinsights/clock.py, and of
+ * costinsights/ledger the lines (lines.py, seal.py), the sums (sums.py) and the usual way into a file
+ * (segment.py). These say what it is, and run where this was not built, or where a case is not the
+ * usual one; tests hold each against its twin here.
  *
  * Why: while a driver waits for its server the processor's caches go cold, and then each byte code
  * and each object counts. A line is written here in a fifth of the time that Python takes.
  *
- * It keeps to the stable ABI of CPython 3.10, so that one wheel serves them all, and never lets go of
- * the GIL: no other thread and no signal handler sees a clock that is being moved.
+ * It keeps to the stable ABI of CPython 3.10, so that one wheel serves them all, and lets go of the GIL
+ * for the write alone: no other thread and no signal handler sees a clock that is being moved, or sums.
  */
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030A0000
@@ -120,17 +121,24 @@ static char *digits_at(char *at, units number)
     return at;
 }
 
+static char *value_at(char *at, const char *name, size_t size, long long value)
+{
+    memcpy(at, name, size);
+    at += size;
+    if (value < 0)
+        *at++ = '-';
+    return digits_at(at, value < 0 ? 0ULL - (unsigned long long)value : (unsigned long long)value);
+}
+
+#define VALUE_AT(at, name, value) value_at(at, name, sizeof name - 1, value)
+
 /* Write a name and a number; NULL with an exception where that is none. */
 static char *number_at(char *at, const char *name, size_t size, PyObject *number)
 {
     long long value = PyLong_AsLongLong(number);
     if (value == -1 && PyErr_Occurred())
         return NULL;
-    memcpy(at, name, size);
-    at += size;
-    if (value < 0)
-        *at++ = '-';
-    return digits_at(at, value < 0 ? 0ULL - (unsigned long long)value : (unsigned long long)value);
+    return value_at(at, name, size, value);
 }
 
 #define NUMBER_AT(at, name, number) number_at(at, name, sizeof name - 1, number)
@@ -227,54 +235,14 @@ static PyObject *sealed(PyObject *module, PyObject *body)
     return line;
 }
 
-static int add_entry(Text *text, PyObject *const *args)
-{
-    enum { NUMBER, STARTED_AT, DURATION, REFERS, ROWS, SHARE, AMOUNT, MORE };
-    units share;
-    char *at = text->at; /* ROOM is more than the numbers need */
-    if ((at = NUMBER_AT(at, "{\"k\":\"e\",\"n\":", args[NUMBER])) == NULL ||
-        (at = NUMBER_AT(at, ",\"t\":", args[STARTED_AT])) == NULL ||
-        (at = NUMBER_AT(at, ",\"d\":", args[DURATION])) == NULL)
-        return -1;
-    text->at = at;
-    if (add_object(text, args[REFERS]) < 0 || need(text, NUMBERS) < 0)
-        return -1;
-    at = text->at;
-    if (args[ROWS] != Py_None && (at = NUMBER_AT(at, ",\"w\":", args[ROWS])) == NULL)
-        return -1;
-    if (args[AMOUNT] != Py_None) {
-        if (from_int(args[SHARE], &share) < 0)
-            return -1;
-        memcpy(at, ",\"f\":", 5);
-        if ((at = NUMBER_AT(digits_at(at + 5, share), ",\"m\":", args[AMOUNT])) == NULL)
-            return -1;
-    }
-    text->at = at;
-    return add_object(text, args[MORE]);
-}
-
-static PyObject *entry(PyObject *module, PyObject *const *args, Py_ssize_t count)
-{
-    enum { ALL = 8 };
-    Text text;
-    (void)module;
-    if (count != ALL) {
-        PyErr_Format(PyExc_TypeError, "entry() takes %d arguments (%zd given)", ALL, count);
-        return NULL;
-    }
-    begin(&text);
-    PyObject *line = add_entry(&text, args) < 0 ? NULL : line_of(&text);
-    end(&text);
-    return line;
-}
-
 /* -- what else an entry says ------------------------------------------------------------------ */
 
 /* Text, whole numbers, true and dicts of these are written here, all else by the twin in Python. Each
  * `add_` returns 1 when it has written, 0 where it is for the twin, -1 with an exception. */
 
 typedef struct {
-    PyObject *details, *append;
+    PyObject *details, *append; /* in Python */
+    PyObject *acquire, *release; /* of a lock: their names */
 } Twin;
 
 static int add_string(Text *text, PyObject *string)
@@ -344,20 +312,65 @@ static int add_dict(Text *text, PyObject *words)
     return added;
 }
 
-static PyObject *details(PyObject *module, PyObject *words)
+/* Write them behind a comma; what cannot be written here is left to the twin. -1 with an exception. */
+static int add_words(PyObject *module, Text *text, PyObject *words)
 {
+    ptrdiff_t before = text->at - text->start;
+    int added = PyDict_CheckExact(words) && PyDict_Size(words) ? ADD(text, ",") < 0 ? -1 : 1 : 0;
+    if (added > 0)
+        added = add_dict(text, words);
+    if (added)
+        return added;
+    Twin *twin = PyModule_GetState(module);
+    PyObject *found = PyObject_CallFunctionObjArgs(twin->details, words, NULL);
+    text->at = text->start + before;
+    added = found ? add_object(text, found) : -1;
+    Py_XDECREF(found);
+    return added;
+}
+
+/* -- entries ---------------------------------------------------------------------------------- */
+
+static int add_entry(PyObject *module, Text *text, PyObject *const *args)
+{
+    enum { NUMBER, STARTED_AT, DURATION, REFERS, ROWS, SHARE, AMOUNT, WORDS, MORE };
+    units share;
+    char *at = text->at; /* ROOM is more than the numbers need */
+    if ((at = NUMBER_AT(at, "{\"k\":\"e\",\"n\":", args[NUMBER])) == NULL ||
+        (at = NUMBER_AT(at, ",\"t\":", args[STARTED_AT])) == NULL ||
+        (at = NUMBER_AT(at, ",\"d\":", args[DURATION])) == NULL)
+        return -1;
+    text->at = at;
+    if (add_object(text, args[REFERS]) < 0 || need(text, NUMBERS) < 0)
+        return -1;
+    at = text->at;
+    if (args[ROWS] != Py_None && (at = NUMBER_AT(at, ",\"w\":", args[ROWS])) == NULL)
+        return -1;
+    if (args[AMOUNT] != Py_None) {
+        if (from_int(args[SHARE], &share) < 0)
+            return -1;
+        memcpy(at, ",\"f\":", 5);
+        if ((at = NUMBER_AT(digits_at(at + 5, share), ",\"m\":", args[AMOUNT])) == NULL)
+            return -1;
+    }
+    text->at = at;
+    if (args[WORDS] != Py_None && add_words(module, text, args[WORDS]) < 0)
+        return -1;
+    return add_object(text, args[MORE]);
+}
+
+static PyObject *entry(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    enum { ALL = 9 };
     Text text;
-    PyObject *found = NULL;
+    if (count != ALL) {
+        PyErr_Format(PyExc_TypeError, "entry() takes %d arguments (%zd given)", ALL, count);
+        return NULL;
+    }
     begin(&text);
-    int added = PyDict_CheckExact(words) && PyDict_Size(words) ? ADD(&text, ",") < 0 ? -1 : 1 : 0;
-    if (added > 0)
-        added = add_dict(&text, words);
-    if (added > 0)
-        found = PyBytes_FromStringAndSize(text.start, text.at - text.start);
-    else if (added == 0)
-        found = PyObject_CallFunctionObjArgs(((Twin *)PyModule_GetState(module))->details, words, NULL);
+    PyObject *line = add_entry(module, &text, args) < 0 ? NULL : line_of(&text);
     end(&text);
-    return found;
+    return line;
 }
 
 /* -- the clock -------------------------------------------------------------------------------- */
@@ -459,24 +472,19 @@ static PyType_Spec clock_spec = {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *complete;
+    PyObject *complete, *lock;
     long long made, written, size, most;
     int fd;
     char dirty;
 } Segment;
 
 /* Write a line whose definitions are in the file. What is amiss is the twin's, which tries again. */
-static PyObject *segment_append(PyObject *self, PyTypeObject *owner, PyObject *const *args,
-                                Py_ssize_t count, PyObject *names)
+static PyObject *append(PyObject *self, Twin *twin, PyObject *const *args)
 {
-    enum { LINE, KEY, DEFINITIONS, ALL };
+    enum { LINE, KEY, DEFINITIONS };
     Segment *segment = (Segment *)self;
     char *line;
     Py_ssize_t size, written = -1;
-    if (count != ALL || names != NULL) {
-        PyErr_SetString(PyExc_TypeError, "append() takes a line, a key and definitions");
-        return NULL;
-    }
     if (PyBytes_AsStringAndSize(args[LINE], &line, &size) < 0)
         return NULL;
     int complete = segment->complete ? PySet_Contains(segment->complete, args[KEY]) : 0;
@@ -490,11 +498,9 @@ static PyObject *segment_append(PyObject *self, PyTypeObject *owner, PyObject *c
         while (written < 0 && errno == EINTR);
         Py_END_ALLOW_THREADS
     }
-    if (written < 0) {
-        Twin *twin = PyType_GetModuleState(owner);
+    if (written < 0)
         return PyObject_CallFunctionObjArgs(twin->append, self, args[LINE], args[KEY],
                                             args[DEFINITIONS], NULL);
-    }
     segment->made++;
     segment->size += written;
     if (written != size)
@@ -507,16 +513,53 @@ static PyObject *segment_append(PyObject *self, PyTypeObject *owner, PyObject *c
     Py_RETURN_NONE;
 }
 
+static PyObject *segment_append(PyObject *self, PyTypeObject *owner, PyObject *const *args,
+                                Py_ssize_t count, PyObject *names)
+{
+    enum { ALL = 3 };
+    if (count != ALL || names != NULL) {
+        PyErr_SetString(PyExc_TypeError, "append() takes a line, a key and definitions");
+        return NULL;
+    }
+    PyObject *lock = ((Segment *)self)->lock;
+    Twin *twin = PyType_GetModuleState(owner);
+    PyObject *held = lock ? PyObject_CallMethodObjArgs(lock, twin->acquire, NULL) : NULL;
+    if (held == NULL) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_AttributeError, "lock");
+        return NULL;
+    }
+    Py_DECREF(held);
+    Py_INCREF(lock);
+    PyObject *done = append(self, twin, args);
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *free = PyObject_CallMethodObjArgs(lock, twin->release, NULL);
+    Py_DECREF(lock);
+    if (free == NULL) {
+        Py_CLEAR(done);
+        Py_XDECREF(type);
+        Py_XDECREF(value);
+        Py_XDECREF(trace);
+        return NULL;
+    }
+    Py_DECREF(free);
+    PyErr_Restore(type, value, trace);
+    return done;
+}
+
 static int segment_traverse(PyObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(((Segment *)self)->complete);
+    Py_VISIT(((Segment *)self)->lock);
     return 0;
 }
 
 static int segment_clear(PyObject *self)
 {
     Py_CLEAR(((Segment *)self)->complete);
+    Py_CLEAR(((Segment *)self)->lock);
     return 0;
 }
 
@@ -540,6 +583,7 @@ static PyMemberDef segment_members[] = {
     {"made", T_LONGLONG, offsetof(Segment, made), 0, NULL},
     {"written", T_LONGLONG, offsetof(Segment, written), 0, NULL},
     {"dirty", T_BOOL, offsetof(Segment, dirty), 0, NULL},
+    {"lock", T_OBJECT_EX, offsetof(Segment, lock), 0, NULL},
     {"_complete", T_OBJECT_EX, offsetof(Segment, complete), 0, NULL},
     {"_fd", T_INT, offsetof(Segment, fd), 0, NULL},
     {"_size", T_LONGLONG, offsetof(Segment, size), 0, NULL},
@@ -560,12 +604,133 @@ static PyType_Spec segment_spec = {
     .slots = segment_slots,
 };
 
+/* -- sums ------------------------------------------------------------------------------------- */
+
+enum { CALLS, REQUESTS, SENT, RECEIVED, RETRIES, ERRORS, STARTED_AT, DURATION, FIGURES };
+
+typedef struct {
+    PyObject_HEAD
+    long long number, ended_at, figures[FIGURES];
+} Sums;
+
+static int sums_init(PyObject *self, PyObject *args, PyObject *names)
+{
+    static char *known[] = {"number", "started_at", NULL};
+    Sums *sums = (Sums *)self;
+    memset(sums->figures, 0, sizeof sums->figures);
+    if (!PyArg_ParseTupleAndKeywords(args, names, "LL", known, &sums->number, &sums->ended_at))
+        return -1;
+    sums->figures[STARTED_AT] = sums->ended_at;
+    return 0;
+}
+
+static PyObject *sums_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    Sums *sums = (Sums *)self;
+    long long given[FIGURES];
+    if (count != FIGURES) {
+        PyErr_Format(PyExc_TypeError, "add() takes %d arguments (%zd given)", FIGURES, count);
+        return NULL;
+    }
+    for (int i = 0; i < FIGURES; i++) {
+        given[i] = PyLong_AsLongLong(args[i]);
+        if (given[i] == -1 && PyErr_Occurred())
+            return NULL;
+    }
+    long long ended_at = given[STARTED_AT] + given[DURATION];
+    for (int i = 0; i < FIGURES; i++)
+        if (i != STARTED_AT)
+            sums->figures[i] += given[i];
+    if (given[STARTED_AT] < sums->figures[STARTED_AT])
+        sums->figures[STARTED_AT] = given[STARTED_AT];
+    if (ended_at > sums->ended_at)
+        sums->ended_at = ended_at;
+    Py_RETURN_NONE;
+}
+
+static int add_sums(Text *text, const Sums *sums, PyObject *const *args)
+{
+    enum { REFERS, BEFORE, METER, AFTER, AMOUNT, MORE };
+    const long long *figures = sums->figures;
+    long long elapsed = sums->ended_at - figures[STARTED_AT];
+    char *at = VALUE_AT(text->at, "{\"k\":\"e\",\"n\":", sums->number);
+    at = VALUE_AT(at, ",\"t\":", figures[STARTED_AT]);
+    at = VALUE_AT(at, ",\"d\":", figures[DURATION]);
+    text->at = VALUE_AT(at, ",\"y\":", elapsed ? elapsed : 1);
+    if (add_object(text, args[REFERS]) < 0 || add_object(text, args[BEFORE]) < 0 ||
+        need(text, NUMBERS) < 0)
+        return -1;
+    text->at = VALUE_AT(text->at, "", figures[CALLS]);
+    if (add_object(text, args[METER]) < 0 || need(text, NUMBERS) < 0)
+        return -1;
+    at = VALUE_AT(text->at, "", figures[REQUESTS]);
+    at = VALUE_AT(at, ",\"sent_bytes\":", figures[SENT]);
+    at = VALUE_AT(at, ",\"received_bytes\":", figures[RECEIVED]);
+    at = VALUE_AT(at, ",\"retries\":", figures[RETRIES]);
+    text->at = VALUE_AT(at, ",\"errors\":", figures[ERRORS]);
+    if (add_object(text, args[AFTER]) < 0 || need(text, NUMBERS) < 0)
+        return -1;
+    if (args[AMOUNT] != Py_None) {
+        if ((at = NUMBER_AT(text->at, ",\"m\":", args[AMOUNT])) == NULL)
+            return -1;
+        text->at = at;
+    }
+    return add_object(text, args[MORE]);
+}
+
+static PyObject *sums_line(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    enum { ALL = 6 };
+    Text text;
+    if (count != ALL) {
+        PyErr_Format(PyExc_TypeError, "line() takes %d arguments (%zd given)", ALL, count);
+        return NULL;
+    }
+    begin(&text);
+    PyObject *line = add_sums(&text, (Sums *)self, args) < 0 ? NULL : line_of(&text);
+    end(&text);
+    return line;
+}
+
+static PyMethodDef sums_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))sums_add, METH_FASTCALL, NULL},
+    {"line", (PyCFunction)(void (*)(void))sums_line, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+#define FIGURE(name, which) \
+    {name, T_LONGLONG, offsetof(Sums, figures) + which * sizeof(long long), 0, NULL}
+
+static PyMemberDef sums_members[] = {
+    {"number", T_LONGLONG, offsetof(Sums, number), 0, NULL},
+    {"ended_at", T_LONGLONG, offsetof(Sums, ended_at), 0, NULL},
+    FIGURE("calls", CALLS),
+    FIGURE("requests", REQUESTS),
+    FIGURE("sent", SENT),
+    FIGURE("received", RECEIVED),
+    FIGURE("retries", RETRIES),
+    FIGURE("errors", ERRORS),
+    FIGURE("started_at", STARTED_AT),
+    FIGURE("duration", DURATION),
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot sums_slots[] = {
+    {Py_tp_init, sums_init}, {Py_tp_methods, sums_methods}, {Py_tp_members, sums_members}, {0, NULL},
+};
+
+static PyType_Spec sums_spec = {
+    .name = "costinsights._quick.Sums",
+    .basicsize = sizeof(Sums),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+    .slots = sums_slots,
+};
+
 /* -- the module ------------------------------------------------------------------------------- */
 
 static PyMethodDef functions[] = {
     {"entry", (PyCFunction)(void (*)(void))entry, METH_FASTCALL, NULL},
     {"sealed", sealed, METH_O, NULL},
-    {"details", details, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -595,9 +760,13 @@ static int fill(PyObject *module)
     make_crc_table();
     twin->details = found_in("costinsights.ledger.lines", "details", NULL);
     twin->append = found_in("costinsights.ledger.segment", "Segment", "append");
-    if (twin->details == NULL || twin->append == NULL)
+    twin->acquire = PyUnicode_InternFromString("acquire");
+    twin->release = PyUnicode_InternFromString("release");
+    if (!twin->details || !twin->append || !twin->acquire || !twin->release)
         return -1;
-    return add_type(module, "Clock", &clock_spec) || add_type(module, "Segment", &segment_spec)
+    return add_type(module, "Clock", &clock_spec) < 0 ||
+                   add_type(module, "Segment", &segment_spec) < 0 ||
+                   add_type(module, "Sums", &sums_spec) < 0
                ? -1
                : 0;
 }
@@ -618,6 +787,8 @@ static int clear(PyObject *module)
     if (twin) {
         Py_CLEAR(twin->details);
         Py_CLEAR(twin->append);
+        Py_CLEAR(twin->acquire);
+        Py_CLEAR(twin->release);
     }
     return 0;
 }

@@ -11,11 +11,12 @@ import os
 import sys
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from costinsights.factories import Factories, Makes
 from costinsights.guard import say, swallow
 from costinsights.imports import forget, when_imported
+from costinsights.later import later
 from costinsights.patching import Hook, Patch, Probe, here, owner_of, probe_of, resolve
 from costinsights.unlocked import can_unlock, is_immutable
 
@@ -26,9 +27,13 @@ if TYPE_CHECKING:
     from costinsights.recorder import Recorder
     from costinsights.records import Basis, Resource
     from costinsights.tagging import TagInText
+    from costinsights.usage import Usage
 
 # MySQL's drivers say 2**64 - 1 for "not known yet".
 UNKNOWN_ROWS = 1 << 63
+
+# It is made for each call, quickly, by what takes 10 ms to import: with the first driver.
+__getattr__ = later("costinsights", {"Usage": "usage"})
 
 __all__ = ["DBAPIInstrumentor", "Hook", "Makes", "NotEnabled", "Usage"]
 
@@ -42,18 +47,6 @@ class NotEnabled(Exception):
 
 UNPRICED = "unpriced"
 """The word among the meters of a `Usage` that says why it has no price, in place of one."""
-
-
-class Usage(NamedTuple):
-    """What a call used, as the client knows it.
-
-    ``rows`` counts rows returned or affected, None when the driver does not say; ``meters`` holds
-    further quantities in the system's own meters; ``vendor_id`` is the system's id of the call.
-    """
-
-    rows: int | None = None
-    meters: Mapping[str, int | float | str] | None = None
-    vendor_id: str | None = None
 
 
 class DBAPIInstrumentor:
@@ -308,6 +301,8 @@ class DBAPIInstrumentor:
 
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what the finished call used, or None. By default the cursor's ``rowcount``."""
+        from costinsights.usage import Usage
+
         rows = rowcount(cursor)
         return None if rows is None else Usage(rows)
 

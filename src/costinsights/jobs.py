@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder
     from costinsights.records import Resource
-    from costinsights.starts import Pending
+    from costinsights.starts import Pending, Routes
     from costinsights.tagging import Tagger
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -212,6 +212,22 @@ class Follow(NamedTuple):
     """The price book's meter of such a request; empty where they are free."""
 
 
+class One(msgspec.Struct, frozen=True):
+    """Reads a call that starts one run, as `Start.runs`."""
+
+    id: str
+    """Where in the answer the vendor's id stands."""
+    operation: str | None = None
+    """`Run.operation`."""
+    meters: Callable[[Any], Mapping[str, int | float | str] | None] | None = None
+    """From the request: `Run.meters`."""
+
+    def __call__(self, request: Any, answer: Any) -> tuple[Run]:
+        """Return the run."""
+        meters = None if self.meters is None else self.meters(request)
+        return (Run(answer.get(self.id), None, self.operation, meters),)
+
+
 class Start(NamedTuple):
     """How to read a call that starts runs. `request` is what `Asked` has."""
 
@@ -225,6 +241,8 @@ class Start(NamedTuple):
     """Returns a call's arguments with another statement in it, for ``tagging="comment"``."""
     placed: Callable[[Any, Any, Any], Place] | None = None
     """From client, request and answer: where the runs went, where only the answer can tell."""
+    by: str | None = None
+    """The request's field that, with the client, says the place, where it is one that does."""
 
 
 class Operation(NamedTuple):
@@ -271,13 +289,13 @@ class JobInstrumentor(DBAPIInstrumentor):
         """
         return None
 
-    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
-        """Return where calls of a hook have a name, and the names of those that start jobs.
+    def starts(self, hook: Hook) -> frozenset[str]:
+        """Return the names of what starts jobs, where calls are of a client, a name and a request.
 
-        They then have a short way (`costinsights.starts`). None: there is no such name, or the
-        callable is no leaf.
+        They then have a short way (`costinsights.starts`). Empty where calls of this hook are no
+        such ones, or it is no leaf.
         """
-        return None
+        return frozenset()
 
     # -- what the base makes of it --------------------------------------------------------------
 
@@ -286,11 +304,11 @@ class JobInstrumentor(DBAPIInstrumentor):
     ) -> Callable[..., Any]:
         """Return the wrapper of calls: `general`, or one with a short way for usual starts."""
         starts = self.starts(probe.hook)
-        if starts is None:
+        if not starts:
             return general
         from costinsights.starts import starting_wrapper  # with the recorder, and not before
 
-        return starting_wrapper(function, probe, general, *starts)
+        return starting_wrapper(function, probe, general, starts)
 
     def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
         """Hook the client; its calls are looked through before they reach the recorder."""
@@ -363,6 +381,8 @@ class Watch:
         self.labels = recorder.labels
         self.plain = recorder.plain
         self.runs = runs_of(recorder)
+        self.routes: dict[tuple[int, str], Routes] = {}
+        """Where starts have led to so far, by client and name."""
         self.tagger = None if recorder.tagger is None else Tags(instrumentor, recorder.tagger)
         self._instrumentor = instrumentor
 
@@ -569,18 +589,19 @@ class Runs:
         """What is to be followed, for who does that (`costinsights.following`)."""
         self.asked: dict[Key, float] = {}
         """When the program has last asked for a run that is followed, in monotonic seconds."""
-        self._follows: bool | None = None
+        self.follows: bool | None = None
+        """Whether runs are followed; None until that is asked for the first time."""
 
     def follow(
         self, key: Key, follow: Follow, client: Any, span: CostSpan | Pending, watch: Watch
     ) -> None:
         """Hand a run to the background, where that is switched on."""
-        if self._follows is None:
+        if self.follows is None:
             from costinsights.runtime import active
 
             runtime = active()
-            self._follows = runtime is not None and runtime.config.follow_jobs
-        if self._follows:
+            self.follows = runtime is not None and runtime.config.follow_jobs
+        if self.follows:
             self.asked[key] = 0.0
             self.begun.append(Begun(key, follow, client, span, watch))
 

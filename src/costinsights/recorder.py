@@ -36,7 +36,7 @@ from costinsights.ledger.seal import seal
 from costinsights.owed import Owed
 from costinsights.pricing.line import Price
 from costinsights.pricing.pricer import Pricer
-from costinsights.quick import details, entry
+from costinsights.quick import entry
 from costinsights.records import (
     MAX_INTEGER,
     AttributionLine,
@@ -427,8 +427,8 @@ class Recorder:
         if usage.rows is not None:
             span.rows = usage.rows
         if usage.meters:
-            known: dict[str, int | float | str] = (span.extra or {}).get("u", {})
-            span.note("u", {**known, **usage.meters})
+            known = None if span.extra is None else span.extra.get("u")
+            span.note("u", dict(usage.meters) if known is None else {**known, **usage.meters})
             if span.target.pricer is not None:
                 try:
                     self._price_usage(span, span.target.pricer, usage.meters)
@@ -851,12 +851,11 @@ class Recorder:
             amount = share * capacity.numerator // capacity.denominator  # `units`, written out
         else:
             amount = span.amount
-        number, more = amount, PARTIAL if span.partial else b""
+        number, words = amount, None
         if span.rare or (amount is not None and amount >= MAX_INTEGER):
             words = self._words(span)
             if amount is not None and amount >= MAX_INTEGER:
                 number, words["f"], words["m"] = None, share, decimal_text(amount)
-            more = details(words)
         line = entry(
             span.number,
             span.started_at,
@@ -865,13 +864,12 @@ class Recorder:
             span.rows,
             share,
             number,
-            more,
+            words,
+            PARTIAL if span.partial else b"",
         )
         told = span.counted
         span.counted = amount or 0
-        writer = self.writer
-        with writer.lock:
-            writer.append(line, refers, refers.definitions)
+        self.writer.append(line, refers, refers.definitions)
         # The scopes are told later, many calls at once: see `attribution.add_up`.
         if told is None:
             tell((span.scope, 1, target.currency, amount or 0))
@@ -900,8 +898,6 @@ class Recorder:
         if span.counted is not None:
             span.revision += 1
             words["v"] = span.revision
-        if span.partial:
-            words["l"] = True
         elapsed = span.ended - span.started
         if elapsed > span.duration:
             words["y"] = elapsed

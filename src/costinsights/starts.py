@@ -12,20 +12,22 @@ from __future__ import annotations
 from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import msgspec
 
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import busy, swallow
+from costinsights.jobs import MOST_PLACES, Asked, One, Operation, Place, Start
 from costinsights.ledger.lines import PARTIAL
-from costinsights.quick import details, entry
+from costinsights.quick import entry
 from costinsights.surroundings import is_suppressed, surrounding, traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from costinsights.attribution import Scope
-    from costinsights.jobs import Asked, Place, Start, Watch
+    from costinsights.jobs import Watch
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder, References, Target
     from costinsights.span import CostSpan
@@ -65,55 +67,107 @@ class Pending(msgspec.Struct):
         return span
 
 
+class Route(msgspec.Struct):
+    """Where starts go, which need not be found out again."""
+
+    operation: Operation
+    start: Start
+    place: Place
+    target: Target
+
+
+class Routes(msgspec.Struct):
+    """The routes of a client's starts by one name, by what their requests say in `Start.by`."""
+
+    client: ref[Any]
+    by: str
+    known: dict[object, Route]
+
+
+def one_of(
+    start: Start, request: Any, answer: Any
+) -> tuple[str, str | None, Mapping[str, int | float | str] | None, str, int | None] | None:
+    """Return a start's one run: its id, operation, meters, what its id is unique in, and rows.
+
+    None where there are several, or where the general way has something to say.
+    """
+    reads = start.runs
+    try:
+        if isinstance(reads, One):
+            id_ = answer.get(reads.id)
+            meters = None if reads.meters is None else reads.meters(request)
+            return (id_, reads.operation, meters, "", None) if id_.__class__ is str else None
+        (run,) = reads(request, answer)
+    except Exception:  # noqa: BLE001  the general way comes to it as well
+        return None
+    if run.text is not None or run.id is None:
+        return None
+    return run.id, run.operation, run.meters, run.within, run.rows
+
+
 def starting_wrapper(
     function: Callable[..., Any],
     probe: Probe,
     general: Callable[..., Any],
-    position: int,
     names: frozenset[str],
 ) -> Callable[..., Any]:
     """Return the wrapper that records usual starts, and leaves all other calls to `general`.
 
-    A start is a call with one of `names` at `position` of its arguments.
+    Calls are of a client, a name and a request; a start's name is one of `names`.
     """
     hook, target_name = probe.hook, probe.hook.target
     instrumentor: Any = probe.instrumentor
     operation_of: Callable[..., Asked | None] = instrumentor.operation
     held = busy.get
 
+    def route_of(watch: Watch, args: tuple[Any, ...]) -> Route | None:
+        asked = operation_of(hook, args, {})
+        start = None if asked is None else asked.operation.start
+        if asked is None or start is None or asked.operation.states is not None:
+            return None
+        if start.placed is not None:
+            return None
+        where = start.place(asked.client, asked.request)
+        known = watch.recorder.targets.get(id(where))
+        if known is None or known[0]() is not where or known[1].capacity is not None:
+            return None  # of a capacity a run takes its share until it has ended
+        route = Route(asked.operation, start, where, known[1])
+        if start.by is not None:
+            client, name, request = args
+            if len(watch.routes) >= MOST_PLACES:
+                watch.routes.clear()
+            routes = watch.routes.get((id(client), name))
+            if routes is None or routes.client() is not client or len(routes.known) >= MOST_PLACES:
+                routes = watch.routes[id(client), name] = Routes(ref(client), start.by, {})
+            routes.known[request.get(start.by)] = route
+        return route
+
     def call(*args: Any, **kwargs: Any) -> Any:
         # What stands before the recorder for clients that start jobs.
         watch: Watch | None = probe.recorder  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
         if watch is None:
             return function(*args, **kwargs)
-        asked: Asked | None = None
-        start: Start | None = None
-        where: Place | None = None
-        known = parent = text = None
+        route: Route | None = None
+        client = request = parent = text = None
         try:
-            if (
-                args[position] in names
-                and watch.plain
-                and held() is None
-                and (asked := operation_of(hook, args, kwargs)) is not None
-            ):
-                start = asked.operation.start
-                if start is not None and asked.operation.states is None:
-                    context = surrounding()
-                    if start.placed is None and (context is None or not is_suppressed(context)):
-                        where = start.place(asked.client, asked.request)
-                        if start.text is not None:
-                            text = start.text(asked.request)
-                        if context is not None:
-                            parent = traceparent(context)
-                        known = watch.recorder.targets.get(id(where))
+            client, name, request = args
+            if name in names and watch.plain and held() is None:
+                context = surrounding()
+                if context is None or not is_suppressed(context):
+                    known = watch.routes.get((id(client), name))
+                    if known is not None and known.client() is client:
+                        route = known.known.get(request.get(known.by))
+                    if route is None:
+                        route = route_of(watch, args)
+                    if route is not None and route.start.text is not None:
+                        text = route.start.text(request)
+                    if context is not None:
+                        parent = traceparent(context)
         except Exception:  # noqa: BLE001  the general way comes to it as well, and says so
-            known = None
-        if known is None or asked is None or start is None or known[0]() is not where:
+            route = None
+        if route is None or kwargs:
             return general(*args, **kwargs)
-        target = known[1]
-        if target.capacity is not None:  # a run takes its share of that until it has ended
-            return general(*args, **kwargs)
+        target, start = route.target, route.start
         started_at = time_ns()
         started = perf_counter_ns()
         try:
@@ -121,7 +175,8 @@ def starting_wrapper(
         except BaseException as error:
             ended = perf_counter_ns()
             try:
-                given = (where, text, (asked, args, kwargs))
+                asked = Asked(route.operation, client, request)
+                given = (route.place, text, (asked, args, kwargs))
                 span = watch.recorder.late(probe, target, given, {}, parent, started_at)
                 span.clock(started, ended, 0)
                 watch.recorder.end(span, None, error)
@@ -141,22 +196,16 @@ def starting_wrapper(
             ):
                 scope = innermost() or root
                 refers = scope.resolved.get((target, found[1]))
-                run = None
-                if refers is not None:
-                    try:
-                        (run,) = start.runs(asked.request, answer)
-                    except Exception:  # noqa: BLE001  several, or something the general way will say
-                        run = None
-                if refers is None or run is None or run.text is not None:
-                    pass
-                elif run.id.__class__ is str:
-                    words: dict[str, Any] = {"i": run.id}
-                    if run.operation is not None:
-                        words["o"] = run.operation
-                    if run.meters:
-                        words["u"] = dict(run.meters)
-                    operation = asked.operation
-                    key = operation.system, run.within, run.id
+                run = None if refers is None else one_of(start, request, answer)
+                if refers is not None and run is not None:
+                    id_, word, used, within, rows = run
+                    words: dict[str, Any] = {"i": id_}
+                    if word is not None:
+                        words["o"] = word
+                    if used:
+                        words["u"] = dict(used)
+                    operation = route.operation
+                    key = operation.system, within, id_
                     pending = Pending(
                         recorder,
                         probe,
@@ -167,7 +216,7 @@ def starting_wrapper(
                         started_at,
                         started,
                         ended,
-                        run.rows,
+                        rows,
                         words,
                     )
                     runs = watch.runs
@@ -176,7 +225,7 @@ def starting_wrapper(
                     if not runs.add(key, pending):
                         return answer  # one that was started before
                     pending.number = number = next(recorder.calls)
-                    more = details(words) + PARTIAL
+                    more = PARTIAL
                     if parent is not None:
                         more += b',"x":"%b"' % parent.encode()
                     line = entry(
@@ -184,21 +233,21 @@ def starting_wrapper(
                         started_at,
                         ended - started,
                         refers.text,
-                        run.rows,
+                        rows,
                         0,
                         None,
+                        words,
                         more,
                     )
-                    writer = recorder.writer
-                    with writer.lock:
-                        writer.append(line, refers, refers.definitions)
+                    recorder.writer.append(line, refers, refers.definitions)
                     tell((scope, 1, target.currency, 0))
                     if len(untold) > MAX_UNTOLD:
                         add_up()
-                    if operation.follow is not None:
-                        runs.follow(key, operation.follow, asked.client, pending, watch)
+                    if operation.follow is not None and runs.follows is not False:
+                        runs.follow(key, operation.follow, client, pending, watch)
                     return answer
-            given = (where, text, (asked, args, kwargs))
+            asked = Asked(route.operation, client, request)
+            given = (route.place, text, (asked, args, kwargs))
             span = recorder.late(probe, target, given, {}, parent, started_at)
             span.clock(started, ended, 0)
             watch.over(probe, asked, span, answer)

@@ -224,6 +224,7 @@ class Counting:
     ) -> None:
         self.recorder = recorder
         self.labels = recorder.labels
+        self.counting = self  # what `counting_wrapper` asks of whatever stands before the recorder
         self.opened: dict[int, Any] = {}  # what a hook of a fetch asks for: there is none here
         self._name = name
         self.asked = asked
@@ -291,13 +292,12 @@ def counting_wrapper(
     function: Callable[..., Any],
     probe: Probe,
     general: Callable[..., Any],
-    counting_of: Callable[[Any], Counting],
     others: frozenset[object] = frozenset(),
 ) -> Callable[..., Any]:
     """Return the wrapper that counts operations, and leaves all other calls to `general`.
 
-    It is the general way, written out: of calls that are many each step counts. `counting_of` gives
-    what counts, from what stands before the recorder. Calls with one of `others` behind the instance
+    It is the general way, written out: of calls that are many each step counts. What stands before
+    the recorder has what counts as its `counting`. Calls with one of `others` behind the instance
     are known by that to be no operations.
     """
     hook, target_name, leaf, name = probe.hook, probe.hook.target, probe.hook.leaf, probe.name
@@ -306,12 +306,13 @@ def counting_wrapper(
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) > 1 and args[1].__class__ is str and args[1] in others:
             return general(*args, **kwargs)
-        before = probe.recorder
+        before: Any = probe.recorder
         if before is None or (other := held()) is name or other is SUPPRESSED:
             return function(*args, **kwargs)
-        counting = under = asked = None
+        counting: Any = None
+        under = asked = None
         try:
-            counting = counting_of(before)
+            counting = before.counting
             asked = counting.asked(hook, args, kwargs)
             if asked is not None:
                 context = surrounding()
@@ -374,8 +375,29 @@ def after_wrapper(
     return call
 
 
-def _itself(counting: Counting) -> Counting:
-    return counting
+def under_wrapper(
+    function: Callable[..., Any],
+    probe: Probe,
+    under: ContextVar[Any],
+    after: Callable[[Any, tuple[Any, ...], Any], None],
+) -> Callable[..., Any]:
+    """Return the wrapper of what calls consist of, and others than ours do: `after` looks at it.
+
+    It gets what stands in `under`, the arguments and the result; not asked where nothing does.
+    """
+    target_name, found_in = probe.hook.target, under.get
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        asked = found_in()
+        if asked is not None and probe.recorder is not None:
+            try:
+                after(asked, args, result)
+            except Exception as ours:  # noqa: BLE001  ours must not reach the program
+                swallow(target_name, ours)
+        return result
+
+    return call
 
 
 def _silent() -> bool:
@@ -422,7 +444,7 @@ class StorageInstrumentor(DBAPIInstrumentor):
         self, function: Callable[..., Any], probe: Probe, general: Callable[..., Any]
     ) -> Callable[..., Any]:
         """Return the wrapper of calls that need not be awaited."""
-        return counting_wrapper(function, probe, general, _itself)
+        return counting_wrapper(function, probe, general)
 
     def instrument(self, recorder: Callable[[], Recorder], *, explicit: bool = False) -> None:
         """Hook the client; its calls go to the tally."""

@@ -22,16 +22,15 @@ from contextlib import suppress
 from sys import modules
 from time import monotonic_ns, perf_counter_ns
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 import msgspec
 
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import say
-from costinsights.ledger.seal import seal
 from costinsights.ledger.tallies import HALF, SLOT, TURN, create, remove
 from costinsights.ledger.writer import RETRY_NS
 from costinsights.pricing.adding import Adding, Priced
+from costinsights.quick import Sums
 from costinsights.records import MAX_INTEGER, Resource, decimal_text
 
 if TYPE_CHECKING:
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from costinsights.pricing.line import Price
     from costinsights.recorder import Definition, Recorder, References, Target
     from costinsights.storage import Kind
+
+_encode = msgspec.json.Encoder().encode
 
 SECOND = 10**9
 _DAY = 24 * 3600 * SECOND
@@ -65,31 +66,14 @@ UNKNOWN = "unknown"
 """How bytes travel cannot be seen from inside of the program."""
 
 
-class Aggregate:
+class Aggregate(Sums):
     """The sums of calls that are no entry yet."""
 
-    __slots__ = (
-        "amount",
-        "began",
-        "calls",
-        "duration",
-        "ended_at",
-        "errors",
-        "number",
-        "received",
-        "requests",
-        "retries",
-        "sent",
-        "slot",
-        "started_at",
-    )
+    __slots__ = ("amount", "began", "slot")
 
     def __init__(self, number: int, started_at: int, began: int) -> None:
-        self.number = number
-        self.started_at = self.ended_at = started_at  # since the epoch, ns
+        super().__init__(number, started_at)
         self.began = began  # by the monotonic clock
-        self.calls = self.requests = self.sent = self.received = 0
-        self.errors = self.retries = self.duration = 0
         self.amount: int | None = 0  # 10⁻¹⁵ units; None without a price
         self.slot = -1  # its offset in the file; -1 while it is in memory only
 
@@ -101,12 +85,12 @@ class Counter:
         "_attribution",
         "_day",
         "_each",
-        "_format",
         "_price",
         "_rate",
         "_recorder",
         "_tally",
         "_target",
+        "_words",
         "aggregate",
         "refers",
     )
@@ -122,7 +106,7 @@ class Counter:
         self._price: Price | None = None
         # The day on which a request costs `_each`, in 10⁻¹⁵, and nothing else does.
         self._day, self._each = -1, 0
-        self._format = _format(kind, target)
+        self._words = _words(kind, target)
         self.refers: References = recorder.refer(target, attribution)
         """What its entries refer to now."""
         self.aggregate: Aggregate | None = None
@@ -155,16 +139,7 @@ class Counter:
                 one = self.aggregate
             if one is None:
                 one = self.aggregate = tally.begin(self, started_at, now)
-            one.calls += calls
-            one.requests += requests
-            one.sent += sent
-            one.received += received
-            one.retries += retries
-            one.errors += errors
-            one.duration += duration
-            ended_at = started_at + duration
-            one.ended_at = max(one.ended_at, ended_at)
-            one.started_at = min(one.started_at, started_at)
+            one.add(calls, requests, sent, received, retries, errors, started_at, duration)
             before, told = one.amount or 0, 0
             currency = None
             rate, day = self._rate, started_at // _DAY
@@ -193,42 +168,22 @@ class Counter:
         self._target = self._recorder.priced(self._target, price)
         self.refers = self._recorder.refer(self._target, self._attribution)
 
-    def body(self, one: Aggregate, end: bytes = b"") -> bytes:
-        """Return an aggregate's entry, but for its seal; `end` is what stands in a slot only."""
+    def line(self, one: Aggregate, more: bytes = b"") -> bytes:
+        """Return an aggregate's entry; `more` is what stands in a slot only."""
         amount = one.amount
-        if amount is not None:
-            if amount < MAX_INTEGER:
-                end = b',"m":%d%b' % (amount, end)
-            else:
-                end = b',"m":"%b"%b' % (decimal_text(amount).encode(), end)
-        return self._format % (
-            one.number,
-            one.started_at,
-            one.duration,
-            one.ended_at - one.started_at or 1,
-            self.refers.text,
-            one.calls,
-            one.requests,
-            one.sent,
-            one.received,
-            one.retries,
-            one.errors,
-            end,
-        )
+        if amount is not None and amount >= MAX_INTEGER:
+            more = b',"m":"%b"%b' % (decimal_text(amount).encode(), more)
+            amount = None
+        return one.line(self.refers.text, *self._words, amount, more)
 
 
-def _format(kind: Kind, target: Target) -> bytes:
-    """Return the text of an entry of these calls, with places for its figures."""
+def _words(kind: Kind, target: Target) -> tuple[bytes, bytes, bytes]:
+    """Return what stands in an entry of such calls around its figures: see `Sums.line`."""
     words = {**dict(kind.words), TRANSFER: target.words.get(TRANSFER, UNKNOWN)}
     if kind.unpriced:
         words["unpriced"] = kind.unpriced
-    fixed = [msgspec.json.encode(each) for each in (kind.operation, kind.meter)]
-    fixed.append(msgspec.json.encode(words)[1:-1])
-    return (
-        b'{"k":"e","n":%%d,"t":%%d,"d":%%d,"y":%%d%%b,"o":%b,"u":{"calls":%%d,%b:%%d,'
-        b'"sent_bytes":%%d,"received_bytes":%%d,"retries":%%d,"errors":%%d,%b}%%b'
-        % tuple(text.replace(b"%", b"%%") for text in fixed)
-    )
+    operation, meter, rest = map(_encode, (kind.operation, kind.meter, words))
+    return b',"o":%b,"u":{"calls":' % operation, b",%b:" % meter, b",%b" % rest[1:]
 
 
 def _rate(recorder: Recorder, kind: Kind, target: Target) -> Adding:
@@ -332,8 +287,7 @@ class Tally:
     def keep(self, counter: Counter, one: Aggregate) -> None:
         """Have the entry that would be written now stand in the aggregate's slot."""
         self._turn = turn = self._turn + 1
-        body = counter.body(one, self._mark % (one.number, turn))
-        line = b'%b,"z":"%014x"}\n' % (body, len(body) << 32 | crc32(body))  # see ledger.seal
+        line = counter.line(one, self._mark % (one.number, turn))
         size = len(line)
         if size <= HALF:
             for _ in range(2):
@@ -358,10 +312,7 @@ class Tally:
             return
         counter.aggregate = None
         del self._open[counter]
-        with writer.lock:
-            writer.append(
-                seal(counter.body(one) + b"}"), counter.refers, counter.refers.definitions
-            )
+        writer.append(counter.line(one), counter.refers, counter.refers.definitions)
         if writer.pending:
             self._leaving.append(one)
         else:

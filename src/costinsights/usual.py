@@ -142,11 +142,10 @@ def usual_wrapper(
                             rows,
                             share,
                             None if capacity is None else amount,
+                            None,
                             b"" if parent is None else b',"x":"%b"' % parent.encode(),
                         )
-                        writer = recorder.writer
-                        with writer.lock:
-                            writer.append(line, refers, refers.definitions)
+                        recorder.writer.append(line, refers, refers.definitions)
                         tell((scope, 1, target.currency, amount))
                         if len(untold) > MAX_UNTOLD:
                             add_up()

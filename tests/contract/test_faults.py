@@ -27,12 +27,13 @@ import pytest
 import costinsights
 from costinsights import runtime
 from costinsights.ledger.reader import SegmentReader, read_ledger, segments
+from costinsights.ledger.segment import Segment
+from costinsights.ledger.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from costinsights.ledger.writer import Writer
     from costinsights.records import Charge
     from tests.backends import Server
 
@@ -609,6 +610,7 @@ def test_short_writes(
         return real(fd, data[:most] if fd == writer._fd else data)
 
     monkeypatch.setattr(os, "write", short)
+    monkeypatch.setattr(Writer, "append", Segment.append)  # which calls that
     for number in range(1, 20):
         assert connection.execute(f"SELECT {number} AS c{number}").fetchall() == [(number,)]
     monkeypatch.undo()
@@ -640,6 +642,7 @@ def test_a_write_that_fails(
         return real(fd, data)
 
     monkeypatch.setattr(os, "write", fail)
+    monkeypatch.setattr(Writer, "append", Segment.append)  # which calls that
     for index in range(1, 6):
         assert connection.execute(f"SELECT {index} AS c{index}").fetchall() == [(index,)]
     monkeypatch.undo()

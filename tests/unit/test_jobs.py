@@ -14,7 +14,17 @@ from opentelemetry import context, trace
 from costinsights import jobs, runtime
 from costinsights.guard import busy
 from costinsights.instrumentor import Hook, Usage
-from costinsights.jobs import Asked, JobInstrumentor, Operation, Place, Run, Start, State, place
+from costinsights.jobs import (
+    Asked,
+    JobInstrumentor,
+    One,
+    Operation,
+    Place,
+    Run,
+    Start,
+    State,
+    place,
+)
 from costinsights.ledger.reader import read_ledger
 from costinsights.testing import Clock, capture
 
@@ -75,6 +85,9 @@ def _rewritten(
 OPERATIONS = {
     "start": Operation("aws.athena", Start(_where, _runs, _text, _rewritten)),
     "fixed": Operation("aws.athena", Start(_where, _runs, _text)),
+    "one": Operation(
+        "aws.athena", Start(_where, One("id", "JOB", lambda request: request["size"]), by="group")
+    ),
     "run": Operation("aws.athena", Start(_where, _runs), _states),
     "status": Operation("aws.athena", states=_states),
 }
@@ -91,8 +104,8 @@ class Instrumentor(JobInstrumentor):
     statement_tags = True
     short = True
 
-    def starts(self, hook: Hook) -> tuple[int, frozenset[str]] | None:
-        return (1, frozenset(OPERATIONS)) if self.short else None
+    def starts(self, hook: Hook) -> frozenset[str]:
+        return frozenset(OPERATIONS) if self.short else frozenset()
 
     def operation(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked | None:
         found = OPERATIONS.get(args[1])
@@ -438,3 +451,41 @@ def test_the_short_way_writes_what_the_general_one_does(monkeypatch: pytest.Monk
     assert len({charge.charge_id for charge in charges}) == len(charges)
     assert sum(charge.parent_span_id is not None for charge in charges) == len(SHAPES) + 3
     assert sum(not charge.partial for charge in charges) == 2 + 3
+
+
+def _routed(monkeypatch: pytest.MonkeyPatch, *, short: bool) -> tuple[list[Charge], list[Any]]:
+    """Start runs by two clients in several places, again and again; the last one has no id."""
+    general: list[Any] = []
+    charges: list[Charge] = []
+    end = jobs.Watch.end
+
+    def told(watch: jobs.Watch, call: jobs.Call, answer: Any, error: Any) -> None:
+        general.append(answer.get("id"))
+        end(watch, call, answer, error)
+
+    monkeypatch.setattr(jobs.Watch, "end", told)
+    for on in _switched(monkeypatch, short=short):
+        other = type(on.client)("eu-west-1")
+        for turn in range(3):
+            for client in (on.client, other):
+                for group in ("etl", None, "ads"):
+                    client.answers.append({"id": f"{turn} {client.region} {group}"})
+                    client.request("one", {"group": group, "size": {"workers": turn}})
+        on.client.answers.append({})
+        on.client.request("one", {"group": "etl", "size": None})
+        charges = on.charges()
+    monkeypatch.setattr(jobs.Watch, "end", end)
+    return charges, general
+
+
+def test_a_start_goes_where_its_client_and_its_request_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    charges, general = _routed(monkeypatch, short=True)
+    assert charges == _routed(monkeypatch, short=False)[0]
+    # New places, of which the first is a new statement as well; and what has no id.
+    assert general == [f"0 {r} {g}" for r in (US, "eu-west-1") for g in ("etl", None, "ads")] + [
+        None
+    ]
+    for charge in charges[:-1]:
+        turn, region, group = str(charge.vendor_id).split()
+        assert (charge.resource.region, str(charge.resource.namespace)) == (region, group)
+        assert (charge.operation, charge.usage["workers"]) == ("JOB", int(turn))

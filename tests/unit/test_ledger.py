@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from costinsights.ledger import writer as writer_module
 from costinsights.ledger.reader import SegmentReader, is_live, read_ledger, segments
 from costinsights.ledger.seal import SEAL_LENGTH, is_sealed, seal
-from costinsights.ledger.writer import MAX_HELD, LedgerError, prepare
+from costinsights.ledger.segment import Segment
+from costinsights.ledger.writer import MAX_HELD, LedgerError, Writer, prepare
 from tests.ledgers import NOON, Program, segments_of
 
 if TYPE_CHECKING:
@@ -324,7 +325,11 @@ def test_a_reader_survives_any_bytes(junk: bytes) -> None:
 
 
 class Disk:
-    """Stands before `os.write`: lets so many bytes through, then does what a disk does."""
+    """Stands before `os.write`: lets so many bytes through, then does what a disk does.
+
+    Entries are appended by the twin in Python, which calls that; `tests/unit/test_segment.py` has a
+    real disk that refuses what is compiled.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.real = os.write
@@ -334,6 +339,7 @@ class Disk:
         self.asked = 0
         self.before: Callable[[], object] | None = None
         monkeypatch.setattr(os, "write", self.write)
+        monkeypatch.setattr(Writer, "append", Segment.append)
 
     def write(self, fd: int, data: bytes) -> int:
         self.asked += 1

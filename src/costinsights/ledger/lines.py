@@ -26,16 +26,18 @@ def entry(
     rows: int | None,
     share: int,
     amount: int | None,
+    words: Mapping[str, object] | None,
     more: bytes,
 ) -> bytes:
     """Return the sealed line of an entry: fields n, t, d, w, f and m of `records.EntryLine`.
 
-    `refers` and `more` are the fields that stand behind the duration and at the end, as text;
-    `details` gives the latter. With `amount` None the call has no price, and its share of a capacity
-    is not said.
+    `refers` is what stands behind the duration, as text; `words` are further fields, by their names,
+    and `more` comes at the end, as text. With `amount` None the call has no price, and its share of
+    a capacity is not said.
 
     Raises:
         OverflowError: a number but the share has more than 63 bits, in C only.
+        TypeError, UnicodeEncodeError: one of `words` cannot be written.
         ValueError: it is too long for a seal.
     """
     body = _START % (number, started_at, duration, refers)
@@ -43,13 +45,9 @@ def entry(
         body += b',"w":%d' % rows
     if amount is not None:
         body += b',"f":%d,"m":%d' % (share, amount)
-    return sealed(body + more)
+    return sealed(body + details(words or {}) + more)
 
 
 def details(words: Mapping[str, object]) -> bytes:
-    """Return what else an entry says, by the names of `records.EntryLine`, as it stands there.
-
-    Raises:
-        TypeError, UnicodeEncodeError: something in it cannot be written.
-    """
+    """Return further fields as they stand in an entry."""
     return b",%b" % _encode(words)[1:-1] if words else b""

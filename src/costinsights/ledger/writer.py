@@ -108,8 +108,6 @@ class Writer(Segment):
         self.directory = directory
         self.process = process
         self.dropped: dict[str, int] = {}
-        # An RLock, because a signal handler or a finaliser may run a statement of its own while
-        # this very thread is inside: it must get through, not wait for itself.
         self.lock = threading.RLock()
         self.segment = 0
         self.path: str | None = None

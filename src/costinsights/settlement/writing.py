@@ -139,8 +139,7 @@ class _Segment:
         entry.p = 0 if price is None else price.number
         definitions = (where, labels, statement, price)
         key = tuple(0 if known is None else known.number for known in definitions)
-        with self._writer.lock:
-            self._writer.append(seal(_encode(entry)), key, definitions)
+        self._writer.append(seal(_encode(entry)), key, definitions)
 
     def _define(self, kind: type[Any], *fields: object) -> _Definition:
         key = (kind, _encode(fields))
