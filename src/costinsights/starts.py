@@ -96,11 +96,11 @@ def one_of(
         if isinstance(reads, One):
             id_ = answer.get(reads.id)
             meters = None if reads.meters is None else reads.meters(request)
-            return (id_, reads.operation, meters, "", None) if id_.__class__ is str else None
+            return (id_, reads.operation, meters, "", None) if isinstance(id_, str) else None
         (run,) = reads(request, answer)
     except Exception:  # noqa: BLE001  the general way comes to it as well
         return None
-    if run.text is not None or run.id is None:
+    if run.text is not None or not isinstance(run.id, str):
         return None
     return run.id, run.operation, run.meters, run.within, run.rows
 
