@@ -56,8 +56,12 @@ def settled(tmp_path: Path, options: dict[str, Any], **more: Any) -> Settled:
 
 
 def charges(tmp_path: Path) -> dict[str, Charge]:
-    found = {charge.vendor_id or "": charge for charge in read_ledger(str(tmp_path / "ledger"))}
-    return {id_.removeprefix(APPLICATION): charge for id_, charge in found.items()}
+    """Return what jobs were charged for; idle hours have no id of the vendor's."""
+    return {
+        charge.vendor_id.removeprefix(APPLICATION): charge
+        for charge in read_ledger(str(tmp_path / "ledger"))
+        if charge.vendor_id is not None
+    }
 
 
 @pytest.fixture
