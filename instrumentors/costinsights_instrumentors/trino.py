@@ -21,7 +21,6 @@ comes without figures: what is known is what the page before said.
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary, ref
 
@@ -45,7 +44,6 @@ STATS = {
     "peak_memory_bytes": "peakMemoryBytes",
     "spilled_bytes": "spilledBytes",
 }
-ALL_STATS = itemgetter(*STATS.values())
 TAGS = "X-Trino-Client-Tags"
 
 
@@ -153,8 +151,5 @@ def figures(query: Any, rows: int | None) -> Usage | None:
     stats = query.stats
     if query.update_type is not None:
         rows = query.update_count
-    try:
-        meters = dict(zip(STATS, ALL_STATS(stats), strict=True))
-    except KeyError:  # an older coordinator, or a page that comes before it knows
-        meters = {meter: stats[name] for meter, name in STATS.items() if name in stats}
+    meters = {meter: stats[name] for meter, name in STATS.items() if name in stats}
     return Usage(rows, meters, query.query_id)
