@@ -1,19 +1,19 @@
-"""`python -m benchmarks.sink`: an OTLP/HTTP collector in a process of its own, which only counts.
+"""An OTLP/HTTP collector in a process of its own, which only counts.
 
-It prints its port. What is posted to ``/NAME/v1/traces`` is counted under that name, and ``GET
-/NAME`` tells how many spans that were. It ends with its standard input.
+What is posted to ``/NAME/v1/traces`` is counted under that name, and ``GET /NAME`` tells how many
+spans that were.
 """
 
 from __future__ import annotations
 
 import gzip
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
+
+from benchmarks.elsewhere import elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -70,30 +70,14 @@ class Sink:
 @contextmanager
 def sink() -> Generator[Sink]:
     """Give a sink in a process of its own, so that its CPU is not ours."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.sink"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        yield Sink(int(process.stdout.readline()))
-    finally:
-        process.stdin.close()
-        process.wait(10)
-        process.stdout.close()
+    with elsewhere("benchmarks.sink:served") as found:
+        yield Sink(found.port)
 
 
-def main() -> None:
-    """Serve until nobody is there any more."""
+@contextmanager
+def served() -> Generator[dict[str, int]]:
+    """Serve here."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_address[1], flush=True)
-    sys.stdin.read()
-
-
-if __name__ == "__main__":
-    main()
+    yield {"port": server.server_address[1]}
