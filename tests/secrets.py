@@ -55,7 +55,17 @@ class Secret(NamedTuple):
 def leaks(output: str, secrets: Iterable[Secret]) -> list[Secret]:
     """Those whose secret can be seen in the output, in capital letters or small ones."""
     folded = output.lower()
-    return [secret for secret in secrets if secret.canary.lower() in folded]
+    # Thousands of secrets, and megabytes to search: those that begin alike are looked for as one.
+    beginnings: dict[str, bool] = {}
+    found: list[Secret] = []
+    for secret in secrets:
+        canary = secret.canary.lower()
+        beginning = canary[:6]
+        if beginning not in beginnings:
+            beginnings[beginning] = beginning in folded
+        if beginnings[beginning] and canary in folded:
+            found.append(secret)
+    return found
 
 
 # Ways to write a literal around {w}, a word, and the systems that read it as one.
