@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from tests.servers.trino_server import Coordinator
 
 # How long an example takes is the machine's affair; what takes too long is for the benchmarks.
-hypothesis.settings.register_profile("costinsights", deadline=None)
+hypothesis.settings.register_profile("costinsights", deadline=None, max_examples=100)
+# What holds for hundreds on one Python is only looked at on the others: `--hypothesis-profile=few`.
+hypothesis.settings.register_profile("few", deadline=None, max_examples=10)
 hypothesis.settings.load_profile("costinsights")
 
 # What would make the same test pass here and fail there: our settings and OpenTelemetry's, those of

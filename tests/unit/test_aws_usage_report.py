@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from costinsights.billing.columns import MONEY
 from costinsights.billing.loading import exact
+from tests.examples import examples
 
 # As AWS writes them, of ten decimals; as they may be otherwise; and right beside those.
 AS_BILLED = st.integers(-(10**15), 10**15).map(lambda number: number / 1e10)
@@ -15,7 +16,7 @@ ANY = st.floats(-1e18, 1e18, allow_nan=False, allow_infinity=False)
 BESIDE = AS_BILLED.map(lambda number: number * (1 + 2**-52))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.one_of(AS_BILLED, ANY, BESIDE), min_size=1, max_size=200))
 def test_arithmetic_gives_what_text_gives(numbers: list[float]) -> None:
     connection = duckdb.connect(":memory:")

@@ -26,6 +26,7 @@ from costinsights.followers import make_exporter
 from costinsights.ledger.store import open_store
 from costinsights_exporters._focus_services import service_of, unit_of
 from costinsights_exporters.focus import FOCUSExporter, FOCUSOptions
+from tests.examples import examples
 from tests.focus_ledger import BILLS, CALLS, bills, calls
 from tests.focus_rows import as_csv, as_parquet, november, row
 from tests.ledgers import DAY, NOON, UNIT, Program
@@ -389,7 +390,7 @@ TEXTS = st.text(
 ).filter(lambda text: text.strip() == text and text != "NULL")
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=examples(10), deadline=None)
 @given(
     lines=st.lists(st.tuples(AMOUNTS, AMOUNTS, AMOUNTS, TEXTS), min_size=1, max_size=6),
     parquet=st.booleans(),

@@ -17,6 +17,7 @@ from costinsights.billing import BillingError, Pulled, open_bill, pull
 from costinsights.billing import slices as manifests
 from costinsights.billing.focus import FOCUSPuller
 from costinsights.billing.focus_files import NEEDED
+from tests.examples import examples
 from tests.focus_rows import as_csv, as_parquet, november, row, without
 from tests.pullers import NOW
 
@@ -410,7 +411,7 @@ AMOUNTS = st.decimals(
 ) | st.decimals(min_value=-1, max_value=1, places=18)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(costs=st.lists(st.tuples(AMOUNTS, AMOUNTS), min_size=1, max_size=8), form=st.booleans())
 def test_any_decimals_arrive_to_the_last_digit(
     costs: list[tuple[Decimal, Decimal]], form: bool

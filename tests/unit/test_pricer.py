@@ -15,6 +15,7 @@ from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 from costinsights.pricing import PriceBook
 from costinsights.pricing.pricer import Pricer
 from costinsights.testing import Clock, capture
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +52,7 @@ def _book(folder: Path, *, price: str, scale: int, minimum: str, increment: str)
     return PriceBook.load(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     price=_decimals,
     scale=st.sampled_from([2**40, 10**12]),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from costinsights.pricing import PriceBook, PriceBookError, PriceLine, builtin
 from costinsights.pricing.fields import exact_decimal, newest_of, region_slug
 from costinsights.pricing.files import parse
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -558,7 +559,7 @@ def test_a_number_is_exactly_what_is_written(text: str) -> None:
     assert f"{number:f}" == text
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(st.decimals(min_value=0, max_value=10**15 - 1, places=18, allow_nan=False))
 def test_no_digit_of_a_price_is_lost(price: Decimal) -> None:
     if not price:

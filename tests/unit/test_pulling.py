@@ -441,6 +441,7 @@ pull("acme", day(4), ledger=sys.argv[1], puller=AcmePuller(acme), now=NOW)
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_is_as_it_was_or_as_it_is(tmp_path: Path) -> None:
     ended = False
     for at in range(1, 400, 23):

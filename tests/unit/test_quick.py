@@ -19,6 +19,7 @@ from costinsights.clock import Clock
 from costinsights.ledger import lines, seal
 from costinsights.ledger.sums import Sums
 from tests.backends import unavailable
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ entries = st.tuples(
 )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=examples(1000))
 @given(entries)
 @example((-(2**63), 0, LONGEST, b"", 0, 2**64 - 1, LONGEST, None, b""))
 @example((1, NOW, 0, b',"r":1', 9, 2**64, 0, {}, b',"l":true'))
@@ -162,7 +163,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(steps)
 # A busy week is more units than 64 bits hold, for the reading and for one call's share.
 @example([("enter", 0, 0), ("enter", 10**15, 0), ("leave", 1, 1), ("leave", 1, 0)])
@@ -187,7 +188,7 @@ def test_the_clocks_go_alike(moves: list[tuple[str, int, int]]) -> None:
 figures = st.tuples(*[st.integers(-(2**40), 2**40)] * 8)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     st.lists(figures, max_size=8),
     st.tuples(*[texts] * 4),

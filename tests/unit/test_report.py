@@ -23,6 +23,7 @@ from costinsights.report.layout import Column, Piece, lay_out, text_of, visible,
 from costinsights.report.money import UNKNOWN, count, decimals, duration, exact, money, percent
 from costinsights.report.render import FORMATS, table
 from costinsights.report.summary import DIMENSIONS
+from tests.examples import examples
 from tests.ledgers import DAY, HOUR, NOON, UNIT, Program, aged, moment
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def test_what_a_limit_leaves_out_is_one_row(ledger: Path) -> None:
 amounts = st.none() | st.integers(-(10**20), 10**20)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(
         st.tuples(st.sampled_from("abcdefg"), st.sampled_from(["USD", "EUR"]), amounts), max_size=30

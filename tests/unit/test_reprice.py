@@ -30,6 +30,7 @@ from costinsights.pricing.reprice import (
 from costinsights.records import Charge, PriceInfo, Resource, decimal_text
 from costinsights.report.summary import make
 from costinsights.settlement.writing import write
+from tests.examples import examples
 from tests.ledgers import aged
 
 if TYPE_CHECKING:
@@ -288,7 +289,7 @@ def test_operations_on_storage_are_priced_by_requests_and_bytes(tmp_path: Path) 
     assert run(ledger, book).changes == ()
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     st.lists(st.integers(0, 5 * TB), min_size=1, max_size=8),
     st.decimals("0.01", "49.99", places=2),

@@ -590,6 +590,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 def test_interrupted_anywhere_the_next_run_leaves_no_gap_and_no_duplicate(tmp_path: Path) -> None:
     figures = [work(f"q{n}", n * 5, n * 5 + 10, n + 1) for n in range(5)]
     stretches = [hour(0, 4)]

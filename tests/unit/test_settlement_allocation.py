@@ -14,6 +14,7 @@ from costinsights.pricing import PriceBook
 from costinsights.settlement.allocation import Claim, busy, split
 from costinsights.settlement.costing import BESIDE, LATE, NO_CAPACITY, NOT_FINAL, costs
 from costinsights.settlement.history import MARK, Figure, Stretch
+from tests.examples import examples
 from tests.histories import at, hour, price_file, query, work
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def claims(draw: Any) -> list[Claim]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(
     st.integers(-(10**20), 10**20),
     claims(),
@@ -59,7 +60,7 @@ def test_the_shares_of_an_hour_sum_to_its_price(
     assert split(units, 0, HOUR, ran[::-1], idle=idle, uptime=uptime) == found
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.integers(0, 10**18), claims())
 def test_each_share_is_the_fair_one_to_the_last_unit(units: int, ran: list[Claim]) -> None:
     found = split(units, 0, HOUR, ran, idle=Fraction(0))
@@ -163,7 +164,7 @@ def book(folder: Path) -> PriceBook:
     return BOOK["acme"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(histories(), st.randoms(use_true_random=False))
 def test_a_whole_history_adds_up(
     tmp_path_factory: Any, history: tuple[list[Figure], list[Stretch]], random: Any

@@ -210,6 +210,7 @@ def test_a_reader_is_closed_when_nothing_was_asked_of_a_system_that_sleeps(ledge
 # --- faults --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_at_any_write_the_next_run_leaves_no_gap_and_no_duplicate(tmp_path: Path) -> None:
     """SIGKILL, between any two writes to the disk, in a process of its own."""
     ids = [f"r{number}" for number in range(6)]

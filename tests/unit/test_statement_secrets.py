@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from costinsights import _lexer
 from costinsights.statement import ERROR_TEXT, Statement, parse
+from tests.examples import examples
 from tests.secrets import SYSTEMS, Secret, leaks, secrets
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ PATTERNS = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 @given(st.data(), PATTERNS, st.booleans())
 def test_nothing_of_a_literal_is_seen(data: st.DataObject, pattern: str, known: bool) -> None:
     system, _ = data.draw(st.sampled_from(WRITERS))
@@ -169,7 +170,7 @@ def test_nothing_of_a_literal_is_seen(data: st.DataObject, pattern: str, known: 
     assert "hush" not in everything(read).lower()
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 @given(
     CONTENTS,
     st.sampled_from(["'", '"', "/*", "$$", "$a$", "`", "E'", "N'"]),
