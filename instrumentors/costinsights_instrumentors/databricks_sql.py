@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, ref
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 
@@ -34,6 +34,7 @@ CURSOR = "databricks.sql.client:Cursor"
 # What a path leads to: /sql/1.0/warehouses/ID, sql/protocolv1/o/WORKSPACE/CLUSTER.
 COMPUTE = re.compile(r"/(?:warehouses|endpoints|o/\d+)/([^/?&]+)")
 MOST_TAGS = 20
+MOST_CURSORS = 4096
 TAGGED = frozenset((f"{CURSOR}.execute", f"{CURSOR}.execute_async"))
 
 
@@ -43,7 +44,7 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
     driver = "databricks.sql"
     supports = ("4.1", "5")
     hooks = (
-        Hook(f"{CURSOR}.execute", statement=(1, "operation"), lazy=True),
+        Hook(f"{CURSOR}.execute", statement=(1, "operation"), lazy=True, leaf=True),
         Hook(f"{CURSOR}.execute_async", statement=(1, "operation"), lazy=True),
         *(
             Hook(f"{CURSOR}.{what}", statement=None, operation=f"LIST {what.upper()}", lazy=True)
@@ -75,12 +76,22 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+        # The last statement of each cursor, by its identity: a cursor that is gone is no harm, for a
+        # new one at its address has no statement yet.
+        self._seen: dict[int, object] = {}
+
+    def _note(self, cursor: Any) -> object:
+        """Return the cursor's statement, and remember it."""
+        command = cursor.active_command_id
+        self._seen[id(cursor)] = command
+        if len(self._seen) > MOST_CURSORS:
+            del self._seen[next(iter(self._seen))]
+        return command
 
     def usage(self, cursor: Any, result: Any) -> Usage:
         """Give the statement's id; and the rows, where all of them have come."""
-        command = self._seen[cursor] = cursor.active_command_id
-        return Usage(None if self.unread(cursor) else rows(cursor), None, id_of(command))
+        unread = self.unread(cursor)
+        return Usage(None if unread else rows(cursor), None, id_of(self._note(cursor)))
 
     def unread(self, cursor: Any) -> bool | None:
         """Tell whether the server works on it, or has rows that were not fetched."""
@@ -101,8 +112,8 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         """
         if result is not None:
             return ref(cursor)
-        before, command = self._seen.get(cursor), cursor.active_command_id
-        self._seen[cursor] = command
+        before = self._seen.get(id(cursor))
+        command = self._note(cursor)
         return None if command is before else id_of(command)
 
     def final(self, source: ReferenceType[Any] | str) -> Usage | None:

@@ -21,8 +21,9 @@ comes without figures: what is known is what the page before said.
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary, ref
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rows_of
 
@@ -44,6 +45,7 @@ STATS = {
     "peak_memory_bytes": "peakMemoryBytes",
     "spilled_bytes": "spilledBytes",
 }
+ALL = itemgetter(*STATS.values())
 TAGS = "X-Trino-Client-Tags"
 
 
@@ -52,7 +54,7 @@ def hooks(package: str, kind: Kind) -> tuple[Hook, ...]:
     cursor = f"{package}.dbapi:Cursor"
     operation = (1, "operation")
     return (
-        Hook(f"{cursor}.execute", kind, operation, lazy=True),
+        Hook(f"{cursor}.execute", kind, operation, lazy=True, leaf=True),
         Hook(f"{package}.dbapi:SegmentCursor.execute", kind, operation, lazy=True, optional=True),
         Hook(f"{cursor}.describe", kind, (1, "sql"), operation="DESCRIBE"),
         Hook(f"{cursor}.cancel", kind, None, fetch="close"),
@@ -89,8 +91,10 @@ class TrinoInstrumentor(DBAPIInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        # Whose page it is that a query fetches; and which queries have had their charge.
+        # Whose page it is that a query fetches.
         self._cursors: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
+        # The queries that have had their charge.
+        self._charged: set[ReferenceType[Any]] = set()
 
     def _hook(self, hook: Hook) -> None:
         super()._hook(hook)
@@ -105,9 +109,9 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what is known by the first page of rows."""
         query = cursor._query
-        self._cursors[query] = ref(cursor)
-        described = result is not cursor
-        return figures(query, rows_of(result if described else query.result.rows))
+        self._charged.add(ref(query, self._charged.discard))
+        rows = query.result.rows if result is cursor else result
+        return figures(query, len(rows) if rows.__class__ is list else rows_of(rows))
 
     def has_rows(self, cursor: Any, result: Any) -> bool:
         """Of a short result the first page is the last. To ask for columns would fetch pages."""
@@ -120,8 +124,9 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     def source(self, cursor: Any, result: Any) -> object | None:
         """A statement that failed before it was sent leaves the query of the one before."""
         query: object = cursor._query
-        if query is None or (result is None and query in self._cursors):
+        if query is None or (result is None and ref(query) in self._charged):
             return None
+        self._charged.add(ref(query, self._charged.discard))
         self._cursors[query] = ref(cursor)
         return query
 
@@ -151,5 +156,8 @@ def figures(query: Any, rows: int | None) -> Usage | None:
     stats = query.stats
     if query.update_type is not None:
         rows = query.update_count
-    meters = {meter: stats[name] for meter, name in STATS.items() if name in stats}
+    try:
+        meters = dict(zip(STATS, ALL(stats), strict=True))
+    except KeyError:  # an older coordinator, or one that has only just heard of it
+        meters = {meter: stats[name] for meter, name in STATS.items() if name in stats}
     return Usage(rows, meters, query.query_id)

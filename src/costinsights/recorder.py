@@ -281,17 +281,22 @@ class Recorder:
         self,
         span: CostSpan,
         cursor: object,
+        result: object,
         found: tuple[Statement, Definition],
         scope: Scope,
         refers: References,
         rows: int | None,
+        words: dict[str, Any] | None,
     ) -> None:
         """Write the entry of a usual call whose rows are still to come."""
         span.number = next(self.calls)
         span.statement, span.definition = found
         span.scope, span.refers, span.attribution = scope, refers, refers.who
-        if rows is not None and 0 <= rows < UNKNOWN_ROWS:
-            span.rows = rows
+        span.rows = rows
+        if words is not None:
+            span.extra, span.rare = words, True
+        if span.probe.follows:
+            self._follow(span, cursor, result)
         self._open(span, cursor)
         span.args = span.kwargs = None
         span.done = not span.partial
@@ -316,8 +321,14 @@ class Recorder:
         if span.target.capacity is not None:
             span.share += span.target.capacity.leave(now, span.entered)
 
-    def end(self, span: CostSpan, result: object, error: BaseException | None) -> None:
-        """Close the call: the entry is on disk when this returns."""
+    def end(
+        self,
+        span: CostSpan,
+        result: object,
+        error: BaseException | None,
+        usage: Usage | None = None,
+    ) -> None:
+        """Close the call: the entry is on disk when this returns. `usage` was asked for already."""
         if span.running:  # `pause`, written out
             span.running = False
             span.ended = now = perf_counter_ns()
@@ -355,7 +366,7 @@ class Recorder:
             if rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
                 span.rows = rows  # `rowcount`, written out
         else:
-            self._use(span, self._asked(span, probe.instrumentor.usage, cursor, result))
+            self._use(span, usage or self._asked(span, probe.instrumentor.usage, cursor, result))
         opens = probe.lazy or probe.prepares
         if opens and error is None and probe.instrumentor.has_rows(cursor, result):
             if probe.follows:

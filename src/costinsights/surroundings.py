@@ -15,26 +15,27 @@ if TYPE_CHECKING:
 
     Context = Mapping[str, Any]
 
-_get_current: Callable[[], Context] | None = None
+# What OpenTelemetry is asked, once it is there; an empty context is as good as none.
+get_current: Callable[[], Context] | None = None
 # The last span context and what it reads as: statements in one span come in a row.
 _last: tuple[object, str | None] = (None, None)
 
 
 def surrounding() -> Context | None:
     """Return the current OpenTelemetry context; None when there is none or it is empty."""
-    global _get_current
-    if _get_current is None:
+    global get_current
+    if get_current is None:
         module = sys.modules.get("opentelemetry.context")
-        get_current = getattr(module, "get_current", None)  # None while it is being imported
-        if get_current is None:
+        found = getattr(module, "get_current", None)  # None while it is being imported
+        if found is None:
             return None
         # Two calls less, where the context is kept as it mostly is.
         runtime = getattr(module, "_RUNTIME_CONTEXT", None)
         variable = getattr(runtime, "_current_context", None)
         if isinstance(variable, ContextVar):
-            get_current = cast("ContextVar[Context]", variable).get
-        _get_current = cast("Callable[[], Context]", get_current)
-    return _get_current() or None
+            found = cast("ContextVar[Context]", variable).get
+        get_current = cast("Callable[[], Context]", found)
+    return get_current() or None
 
 
 def is_suppressed(context: Context) -> bool:

@@ -12,6 +12,7 @@ from sys import modules
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
+from costinsights import surroundings
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.instrumentor import UNKNOWN_ROWS
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from costinsights.patching import Probe
+    from costinsights.usage import Usage
 
 
 def may_be_usual(probe: Probe) -> bool:
-    """Tell whether calls of a hook can be usual ones: nothing but rows is asked about them."""
+    """Tell whether calls of a hook can be usual ones: one statement, and what it used."""
     return (
         probe.instrumentor.usual
         and probe.plain
         and probe.batch is None
         and not probe.prepares
         and not probe.begins
-        and (probe.counts_rows or probe.rows is not None)
     )
 
 
@@ -44,6 +45,7 @@ def usual_wrapper(
     name, target_name, leaf = probe.name, probe.hook.target, probe.hook.leaf
     position, lazy, deferred, count = probe.position, probe.lazy, probe.deferred, probe.rows
     instrumentor, connection_of = probe.instrumentor, probe.connection_of
+    asks = count is None and not probe.counts_rows
     held, hold, release = busy.get, busy.set, busy.reset
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -56,16 +58,16 @@ def usual_wrapper(
         try:
             cursor, query = args[0], args[position]
             connection = connection_of(cursor)
-            context = surrounding()
+            context = (surroundings.get_current or surrounding)()
             if (
                 recorder.plain
                 and query.__class__ is str
-                and (context is None or not is_suppressed(context))
+                and not (context and is_suppressed(context))
                 and (known := recorder.targets.get(id(connection))) is not None
             ):
                 if known[0]() is not connection:
                     known = None
-                elif context is not None:
+                elif context:
                     parent = traceparent(context)
                 if lazy and recorder.opened:
                     recorder.supersede(cursor)
@@ -108,6 +110,7 @@ def usual_wrapper(
             release(token)
         if capacity is not None:
             share = capacity.leave(ended, entered)
+        usage: Usage | None = None
         try:
             found = target.texts.get(query)
             if (
@@ -117,42 +120,60 @@ def usual_wrapper(
                 and not (deferred and instrumentor.owed(cursor) != ())
             ):
                 scope = innermost() or root
-                refers = scope.resolved.get((target, found[1]))
-                rows: Any = cursor.rowcount if count is None else count(cursor, result)
-                if refers is None:
+                refers: Any = scope.resolved.get((target, found[1]))
+                rows: Any = None
+                words: dict[str, Any] | None = None
+                usual = refers is not None
+                if not usual:
                     pass
-                elif lazy and instrumentor.has_rows(cursor, result):
-                    if not probe.follows:
+                elif asks:
+                    try:
+                        usage = instrumentor.usage(cursor, result)
+                    except Exception as ours:  # noqa: BLE001  the call is charged for all the same
+                        swallow(f"the usage of {target_name}", ours)
+                    if usage is not None:
+                        rows = usage.rows
+                        if usage.meters:
+                            words = {"u": dict(usage.meters)}
+                            usual = target.pricer is None  # which would have a price for them
+                        if usage.vendor_id is not None:
+                            words = words or {}
+                            words["i"] = usage.vendor_id
+                elif count is not None:
+                    rows = count(cursor, result)
+                else:
+                    rows = getattr(cursor, "rowcount", None)
+                    if rows.__class__ is not int or not 0 <= rows < UNKNOWN_ROWS:
+                        rows = None
+                if usual:
+                    if lazy and instrumentor.has_rows(cursor, result):
                         span = recorder.late(probe, target, args, kwargs, parent, started_at)
                         span.clock(started, ended, share)
-                        recorder.leave_open(span, cursor, found, scope, refers, rows)
+                        recorder.leave_open(span, cursor, result, found, scope, refers, rows, words)
                         return result
-                elif rows.__class__ is int and 0 <= rows < UNKNOWN_ROWS:
-                    number = next(recorder.calls)
-                    if capacity is None:
-                        amount = 0
-                    else:
+                    amount = None
+                    if capacity is not None:
                         amount = share * capacity.numerator // capacity.denominator
-                    if amount < MAX_INTEGER:
+                    if amount is None or amount < MAX_INTEGER:
                         line = entry(
-                            number,
+                            next(recorder.calls),
                             started_at,
                             ended - started,
                             refers.text,
                             rows,
                             share,
-                            None if capacity is None else amount,
-                            None,
+                            amount,
+                            words,
                             b"" if parent is None else b',"x":"%b"' % parent.encode(),
                         )
                         recorder.writer.append(line, refers, refers.definitions)
-                        tell((scope, 1, target.currency, amount))
+                        tell((scope, 1, target.currency, amount or 0))
                         if len(untold) > MAX_UNTOLD:
                             add_up()
                         return result
             span = recorder.late(probe, target, args, kwargs, parent, started_at)
             span.clock(started, ended, share)
-            recorder.end(span, result, None)
+            recorder.end(span, result, None, usage)
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(target_name, ours)
         return result
