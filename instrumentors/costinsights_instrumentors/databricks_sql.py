@@ -19,6 +19,7 @@ Rust (``use_kernel=True``) goes through the same methods, but was not tested.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
@@ -78,14 +79,15 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         super().__init__()
         # The last statement of each cursor, by its identity: a cursor that is gone is no harm, for a
         # new one at its address has no statement yet.
-        self._seen: dict[int, object] = {}
+        self._seen: OrderedDict[int, object] = OrderedDict()
 
     def _note(self, cursor: Any) -> object:
         """Return the cursor's statement, and remember it."""
-        command = cursor.active_command_id
-        self._seen[id(cursor)] = command
+        command, key = cursor.active_command_id, id(cursor)
+        self._seen[key] = command
+        self._seen.move_to_end(key)
         if len(self._seen) > MOST_CURSORS:
-            del self._seen[next(iter(self._seen))]
+            self._seen.popitem(last=False)
         return command
 
     def usage(self, cursor: Any, result: Any) -> Usage:

@@ -16,6 +16,7 @@ from weakref import ref
 
 import msgspec
 
+from costinsights import surroundings
 from costinsights.attribution import MAX_UNTOLD, add_up, innermost, root, tell, untold
 from costinsights.guard import busy, swallow
 from costinsights.jobs import MOST_PLACES, Asked, One, Operation, Place, Start
@@ -152,8 +153,8 @@ def starting_wrapper(
         try:
             client, name, request = args
             if name in names and watch.plain and held() is None:
-                context = surrounding()
-                if context is None or not is_suppressed(context):
+                context = (surroundings.get_current or surrounding)()
+                if not (context and is_suppressed(context)):
                     known = watch.routes.get((id(client), name))
                     if known is not None and known.client() is client:
                         route = known.known.get(request.get(known.by))
@@ -161,7 +162,7 @@ def starting_wrapper(
                         route = route_of(watch, args)
                     if route is not None and route.start.text is not None:
                         text = route.start.text(request)
-                    if context is not None:
+                    if context:
                         parent = traceparent(context)
         except Exception:  # noqa: BLE001  the general way comes to it as well, and says so
             route = None

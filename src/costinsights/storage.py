@@ -48,6 +48,7 @@ from weakref import ref
 
 import msgspec
 
+from costinsights import surroundings
 from costinsights.guard import SUPPRESSED, busy, swallow
 from costinsights.instrumentor import DBAPIInstrumentor, Hook
 from costinsights.surroundings import is_suppressed, surrounding
@@ -315,8 +316,8 @@ def counting_wrapper(
             counting = before.counting
             asked = counting.asked(hook, args, kwargs)
             if asked is not None:
-                context = surrounding()
-                if context is not None and is_suppressed(context):
+                context = (surroundings.get_current or surrounding)()
+                if context and is_suppressed(context):
                     return function(*args, **kwargs)
         except Exception as ours:  # noqa: BLE001  ours must not reach the program
             swallow(target_name, ours)

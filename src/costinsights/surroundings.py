@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     Context = Mapping[str, Any]
 
-# What OpenTelemetry is asked, once it is there; an empty context is as good as none.
+# What OpenTelemetry is asked, once it is there. Where calls are many it is asked without `surrounding`
+# around it: then an empty context is to be taken for none.
 get_current: Callable[[], Context] | None = None
 # The last span context and what it reads as: statements in one span come in a row.
 _last: tuple[object, str | None] = (None, None)
