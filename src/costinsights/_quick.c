@@ -624,18 +624,14 @@ static int sums_init(PyObject *self, PyObject *args, PyObject *names)
     return 0;
 }
 
-static PyObject *sums_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
+/* Add the figures that are given; -1 with an exception, and nothing added, where one is no number. */
+static int add_figures(Sums *sums, PyObject *const *args)
 {
-    Sums *sums = (Sums *)self;
     long long given[FIGURES];
-    if (count != FIGURES) {
-        PyErr_Format(PyExc_TypeError, "add() takes %d arguments (%zd given)", FIGURES, count);
-        return NULL;
-    }
     for (int i = 0; i < FIGURES; i++) {
         given[i] = PyLong_AsLongLong(args[i]);
         if (given[i] == -1 && PyErr_Occurred())
-            return NULL;
+            return -1;
     }
     long long ended_at = given[STARTED_AT] + given[DURATION];
     for (int i = 0; i < FIGURES; i++)
@@ -645,12 +641,24 @@ static PyObject *sums_add(PyObject *self, PyObject *const *args, Py_ssize_t coun
         sums->figures[STARTED_AT] = given[STARTED_AT];
     if (ended_at > sums->ended_at)
         sums->ended_at = ended_at;
+    return 0;
+}
+
+static PyObject *sums_add(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != FIGURES) {
+        PyErr_Format(PyExc_TypeError, "add() takes %d arguments (%zd given)", FIGURES, count);
+        return NULL;
+    }
+    if (add_figures((Sums *)self, args) < 0)
+        return NULL;
     Py_RETURN_NONE;
 }
 
+/* Write all of a line but its amount and what stands behind that. */
 static int add_sums(Text *text, const Sums *sums, PyObject *const *args)
 {
-    enum { REFERS, BEFORE, METER, AFTER, AMOUNT, MORE };
+    enum { REFERS, BEFORE, METER, AFTER };
     const long long *figures = sums->figures;
     long long elapsed = sums->ended_at - figures[STARTED_AT];
     char *at = VALUE_AT(text->at, "{\"k\":\"e\",\"n\":", sums->number);
@@ -668,31 +676,115 @@ static int add_sums(Text *text, const Sums *sums, PyObject *const *args)
     at = VALUE_AT(at, ",\"received_bytes\":", figures[RECEIVED]);
     at = VALUE_AT(at, ",\"retries\":", figures[RETRIES]);
     text->at = VALUE_AT(at, ",\"errors\":", figures[ERRORS]);
-    if (add_object(text, args[AFTER]) < 0 || need(text, NUMBERS) < 0)
-        return -1;
-    if (args[AMOUNT] != Py_None) {
-        if ((at = NUMBER_AT(text->at, ",\"m\":", args[AMOUNT])) == NULL)
+    return add_object(text, args[AFTER]) < 0 || need(text, NUMBERS) < 0 ? -1 : 0;
+}
+
+static int add_amount(Text *text, PyObject *amount, PyObject *more)
+{
+    if (amount != Py_None) {
+        char *at = NUMBER_AT(text->at, ",\"m\":", amount);
+        if (at == NULL)
             return -1;
         text->at = at;
     }
-    return add_object(text, args[MORE]);
+    return add_object(text, more);
 }
 
 static PyObject *sums_line(PyObject *self, PyObject *const *args, Py_ssize_t count)
 {
-    enum { ALL = 6 };
+    enum { AMOUNT = 4, MORE, ALL };
     Text text;
     if (count != ALL) {
         PyErr_Format(PyExc_TypeError, "line() takes %d arguments (%zd given)", ALL, count);
         return NULL;
     }
     begin(&text);
-    PyObject *line = add_sums(&text, (Sums *)self, args) < 0 ? NULL : line_of(&text);
+    int added = add_sums(&text, (Sums *)self, args);
+    if (added == 0)
+        added = add_amount(&text, args[AMOUNT], args[MORE]);
+    PyObject *line = added < 0 ? NULL : line_of(&text);
     end(&text);
     return line;
 }
 
+/* Write the sums' line at a place of a file; 1 when it is there, 0 when it is longer than `most`, -1
+ * with an exception: then the disk has refused. */
+static int put(const Sums *sums, PyObject *const *args, long long amount)
+{
+    enum { FD, OFFSET, MOST, TURN, PARTS, MARK = 4, BETWEEN, WORDS };
+    PyObject *parts[WORDS];
+    Text text;
+    ssize_t written;
+    int done = -1;
+    long fd = PyLong_AsLong(args[FD]);
+    long long offset = PyLong_AsLongLong(args[OFFSET]), turn = PyLong_AsLongLong(args[TURN]);
+    long long most = PyLong_AsLongLong(args[MOST]);
+    if (PyErr_Occurred())
+        return -1;
+    for (int i = 0; i < WORDS; i++)
+        if ((parts[i] = PyTuple_GetItem(args[PARTS], i)) == NULL)
+            return -1;
+    begin(&text);
+    if (add_sums(&text, sums, parts) == 0) {
+        text.at = VALUE_AT(text.at, ",\"m\":", amount);
+        if (add_object(&text, parts[MARK]) == 0 && need(&text, NUMBERS) == 0) {
+            text.at = VALUE_AT(text.at, "", sums->number);
+            if (add_object(&text, parts[BETWEEN]) == 0 && need(&text, NUMBERS) == 0) {
+                text.at = VALUE_AT(text.at, "", turn);
+                done = text.at - text.start + SEALED <= most;
+            }
+        }
+    }
+    if (done > 0 && need(&text, SEALED) == 0) {
+        text.at = seal_at(text.at, (size_t)(text.at - text.start));
+        size_t size = (size_t)(text.at - text.start);
+        Py_BEGIN_ALLOW_THREADS
+        do
+            written = pwrite((int)fd, text.start, size, (off_t)offset);
+        while (written < 0 && errno == EINTR);
+        Py_END_ALLOW_THREADS
+        if (written != (ssize_t)size) {
+            if (written >= 0)
+                errno = ENOSPC;
+            PyErr_SetFromErrno(PyExc_OSError);
+            done = -1;
+        }
+    }
+    end(&text);
+    return done;
+}
+
+static PyObject *sums_keep(PyObject *self, PyObject *const *args, Py_ssize_t count)
+{
+    enum { EACH = 5, GIVEN, ALL = GIVEN + FIGURES, FROM = offsetof(Sums, number) };
+    Sums sums = *(Sums *)self;
+    long long amount, each;
+    int done = 0;
+    if (count != ALL) {
+        PyErr_Format(PyExc_TypeError, "keep() takes %d arguments (%zd given)", ALL, count);
+        return NULL;
+    }
+    each = PyLong_AsLongLong(args[EACH]);
+    if (each == -1 && PyErr_Occurred()) {
+        if (!PyErr_ExceptionMatches(PyExc_OverflowError))
+            return NULL;
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    if (add_figures(&sums, args + GIVEN) < 0)
+        return NULL;
+    if (!__builtin_mul_overflow(sums.figures[REQUESTS], each, &amount))
+        done = put(&sums, args, amount);
+    if (done < 0)
+        return NULL;
+    if (!done)
+        Py_RETURN_NONE;
+    memcpy((char *)self + FROM, (char *)&sums + FROM, sizeof sums - FROM);
+    return PyLong_FromLongLong(amount);
+}
+
 static PyMethodDef sums_methods[] = {
+    {"keep", (PyCFunction)(void (*)(void))sums_keep, METH_FASTCALL, NULL},
     {"add", (PyCFunction)(void (*)(void))sums_add, METH_FASTCALL, NULL},
     {"line", (PyCFunction)(void (*)(void))sums_line, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},

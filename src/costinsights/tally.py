@@ -85,8 +85,10 @@ class Counter:
         "_attribution",
         "_day",
         "_each",
+        "_parts",
         "_price",
         "_rate",
+        "_reads",
         "_recorder",
         "_tally",
         "_target",
@@ -103,10 +105,14 @@ class Counter:
         self._target = target
         self._attribution = attribution
         self._rate = None if kind.unpriced else _rate(recorder, kind, target)
+        # Whether bytes that are received have a price.
+        self._reads = self._rate is not None and self._rate.reads
         self._price: Price | None = None
         # The day on which a request costs `_each`, in 10⁻¹⁵, and nothing else does.
         self._day, self._each = -1, 0
         self._words = _words(kind, target)
+        # Of the line that stands in its slot.
+        self._parts = (recorder.refer(target, attribution).text, *self._words, *tally.mark)
         self.refers: References = recorder.refer(target, attribution)
         """What its entries refer to now."""
         self.aggregate: Aggregate | None = None
@@ -139,25 +145,52 @@ class Counter:
                 one = self.aggregate
             if one is None:
                 one = self.aggregate = tally.begin(self, started_at, now)
-            one.add(calls, requests, sent, received, retries, errors, started_at, duration)
             before, told = one.amount or 0, 0
             currency = None
             rate, day = self._rate, started_at // _DAY
-            if rate is None:
-                one.amount = None
-            elif day == self._day and not (one.received and rate.reads):
-                one.amount = one.requests * self._each  # as nearly always: `rate`, written out
-                currency, told = self._target.currency, one.amount - before
-            elif (priced := rate(one.requests, one.received, day)) is None:
-                one.amount = None
+            kept: int | None = None
+            # As nearly always: a request has its price, bytes have none, and a slot is there.
+            if (
+                day == self._day
+                and one.slot >= 0
+                and not (self._reads and (received or one.received))
+            ):
+                tally.turn = turn = tally.turn + 1
+                try:
+                    kept = one.keep(
+                        tally.fd,
+                        one.slot + HALF * (turn & 1),
+                        HALF,
+                        turn,
+                        self._parts,
+                        self._each,
+                        calls,
+                        requests,
+                        sent,
+                        received,
+                        retries,
+                        errors,
+                        started_at,
+                        duration,
+                    )
+                except OSError:  # of which `Tally.keep` will hear as well
+                    kept = None
+            if kept is not None:
+                one.amount = kept
+                currency, told = self._target.currency, kept - before
             else:
-                one.amount, price = priced
-                if price is not self._price:
-                    self._at(price)
-                each = rate.each
-                self._day, self._each = (-1, 0) if each is None else (day, each)
-                currency, told = self._target.currency, one.amount - before
-            tally.keep(self, one)
+                one.add(calls, requests, sent, received, retries, errors, started_at, duration)
+                priced = None if rate is None else rate(one.requests, one.received, day)
+                if rate is None or priced is None:
+                    one.amount = None
+                else:
+                    one.amount, price = priced
+                    if price is not self._price:
+                        self._at(price)
+                    each = rate.each
+                    self._day, self._each = (-1, 0) if each is None else (day, each)
+                    currency, told = self._target.currency, one.amount - before
+                tally.keep(self, one)
         tell((scope, calls, currency, told))
         if len(untold) > MAX_UNTOLD:
             add_up()
@@ -167,6 +200,7 @@ class Counter:
         self._price = price
         self._target = self._recorder.priced(self._target, price)
         self.refers = self._recorder.refer(self._target, self._attribution)
+        self._parts = (self.refers.text, *self._words, *self._tally.mark)
 
     def line(self, one: Aggregate, more: bytes = b"") -> bytes:
         """Return an aggregate's entry; `more` is what stands in a slot only."""
@@ -213,19 +247,20 @@ class Tally:
         self._writer = recorder.writer
         self._header = header
         self._awake = awake
-        self._mark = b',"c":"%b-%%d",%b%%d' % (self._writer.process.encode(), TURN)
+        self.mark = b',"c":"%b-' % self._writer.process.encode(), b'",%b' % TURN
+        """What stands in a slot before and behind the number of the charge."""
         self._counters: dict[tuple[Definition, str, Kind], Counter] = {}
         self._open: dict[Counter, Aggregate] = {}
         self._leaving: list[Aggregate] = []
         """Those whose entries wait in the writer's memory: their slots are kept until these are
         written."""
         self._file = 0
-        self._fd = -1
+        self.fd = -1
         self._end = 0
         self._seen: set[int] = set()
         self._complete: set[References] = set()
         self._free: list[int] = []
-        self._turn = 0
+        self.turn = 0
         self._retry_at = 0
 
     def counter(self, name: str, kind: Kind) -> tuple[Counter, Scope]:
@@ -286,8 +321,9 @@ class Tally:
 
     def keep(self, counter: Counter, one: Aggregate) -> None:
         """Have the entry that would be written now stand in the aggregate's slot."""
-        self._turn = turn = self._turn + 1
-        line = counter.line(one, self._mark % (one.number, turn))
+        self.turn = turn = self.turn + 1
+        mark, between = self.mark
+        line = counter.line(one, b"%b%d%b%d" % (mark, one.number, between, turn))
         size = len(line)
         if size <= HALF:
             for _ in range(2):
@@ -295,7 +331,7 @@ class Tally:
                     if one.slot < 0 or counter.refers not in self._complete:
                         self._place(counter, one)
                     # What is left behind it of a longer one is no line with a seal.
-                    if os.pwrite(self._fd, line, one.slot + HALF * (turn & 1)) == size:
+                    if os.pwrite(self.fd, line, one.slot + HALF * (turn & 1)) == size:
                         return
                     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 except OSError as failed:
@@ -323,7 +359,7 @@ class Tally:
         if one.slot < 0:
             return
         with suppress(OSError):
-            os.pwrite(self._fd, _FREE, one.slot)
+            os.pwrite(self.fd, _FREE, one.slot)
         self._free.append(one.slot)
         one.slot = -1
 
@@ -335,12 +371,12 @@ class Tally:
         Raises:
             OSError: the disk refuses, or has done so a moment ago.
         """
-        if self._fd < 0:
+        if self.fd < 0:
             if monotonic_ns() < self._retry_at:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._file += 1
             directory = self._writer.directory
-            self._fd = create(directory, f"{self._writer.process}-{self._file}")
+            self.fd = create(directory, f"{self._writer.process}-{self._file}")
             self._end = 0
             self._append(self._header())
             self._awake()
@@ -354,7 +390,7 @@ class Tally:
             one.slot = self._free.pop() if self._free else self._new_slot()
 
     def _append(self, data: bytes) -> None:
-        _put(self._fd, data, self._end)
+        _put(self.fd, data, self._end)
         self._end += len(data)
 
     def _new_slot(self) -> int:
@@ -364,7 +400,7 @@ class Tally:
 
     def _begins_anew(self, error: OSError) -> bool:
         """Give the file up after an error; tell whether it is worth opening another one at once."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd < 0:
             self._retry_at = monotonic_ns() + RETRY_NS
             return False
@@ -386,7 +422,7 @@ class Tally:
 
     def _end_file(self) -> None:
         """Remove the file, if nothing is in it that is not in the ledger."""
-        fd, self._fd = self._fd, -1
+        fd, self.fd = self.fd, -1
         if fd < 0:
             return
         if not self._leaving and all(one.slot < 0 for one in self._open.values()):
@@ -408,13 +444,13 @@ class Tally:
                 self._leaving.clear()
             for counter in list(self._open):
                 self.write(counter)
-            if self._fd >= 0 and (self._end >= ROTATE_BYTES or self._is_gone()):
+            if self.fd >= 0 and (self._end >= ROTATE_BYTES or self._is_gone()):
                 self._end_file()
 
     def _is_gone(self) -> bool:
         """Tell whether someone has deleted the file."""
         try:
-            return not os.fstat(self._fd).st_nlink
+            return not os.fstat(self.fd).st_nlink
         except OSError:
             return True
 
@@ -432,8 +468,8 @@ class Tally:
         """Forget everything in a forked child; the parent goes on."""
         self.abandoned = True
         self.lock = threading.RLock()
-        if self._fd >= 0:
-            os.close(self._fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 def _put(fd: int, data: bytes, offset: int) -> None:

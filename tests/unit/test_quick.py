@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -215,6 +217,51 @@ def test_sums_are_made_alike(
     assert both[0] == both[1]
 
 
+def kept(sums: Sums, path: str, offset: int, most: int, each: int, *given: Any) -> Any:
+    """Have sums stand in a file; say what came of it, and what the file and the sums are then."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    try:
+        came: Any = sums.keep(fd, offset, most, 7, given[0], each, *given[1])
+    except OSError as error:
+        came = error.errno
+    finally:
+        os.close(fd)
+    file = b"" if path == "/dev/full" else Path(path).read_bytes()
+    return came, file, [getattr(sums, name) for name in Sums.__slots__]
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.lists(figures, min_size=1, max_size=6),
+    st.tuples(*[texts] * 6),
+    st.integers(0, 2**40) | st.integers(2**40, 2**70),
+    st.integers(0, 4096),
+    st.sampled_from((0, 300, 1024)),
+    st.booleans(),
+)
+def test_sums_are_kept_alike(
+    given_figures: list[tuple[int, int, int, int, int, int, int, int]],
+    parts: tuple[bytes, bytes, bytes, bytes, bytes, bytes],
+    each: int,
+    offset: int,
+    most: int,
+    full: bool,
+) -> None:
+    with TemporaryDirectory() as folder:
+        paths = ["/dev/full"] * 2 if full else [os.path.join(folder, name) for name in "ab"]
+        ours, twin = quick.Sums(3, NOW), Sums(3, NOW)
+        for one in given_figures:
+            before = [getattr(twin, name) for name in Sums.__slots__]
+            came = kept(ours, paths[0], offset, most, each, parts, one)
+            assert came == kept(twin, paths[1], offset, most, each, parts, one)
+            if full and came[0] is not None:
+                assert came[0] == errno.ENOSPC
+            if full or came[0] is None:
+                assert came[2] == before, "something was added that is not on disk"
+            else:
+                assert came[0] == ours.requests * each
+
+
 @needs_compiled
 def test_what_are_no_sums_is_refused() -> None:
     wrong: Any = "1"
@@ -227,6 +274,16 @@ def test_what_are_no_sums_is_refused() -> None:
         sums.line(b"", b"", b"", b"", wrong, b"")
     with pytest.raises(TypeError):
         sums.line(b"", b"", b"", wrong, None, b"")
+    nothing: Any = (b"",) * 6
+    numbers: Any = (1, 1, 0, 0, 0, 0, NOW, 0)
+    with pytest.raises(TypeError):
+        sums.keep(wrong, 0, 1024, 1, nothing, 1, *numbers)
+    with pytest.raises(TypeError):
+        sums.keep(0, 0, 1024, 1, (*nothing[1:], wrong), 1, *numbers)
+    with pytest.raises(TypeError):
+        sums.keep(0, 0, 1024, 1, nothing, wrong, *numbers)
+    with pytest.raises(TypeError):
+        sums.keep(0, 0, 1024, 1, nothing, 1, *numbers[1:])
     assert sums.calls == 0
 
 

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 from costinsights.ledger.seal import sealed
 
+MOST = 2**63  # what a number that is written must be less than
 _ENTRY = (
     b'{"k":"e","n":%d,"t":%d,"d":%d,"y":%d%b%b%d%b%d'
     b',"sent_bytes":%d,"received_bytes":%d,"retries":%d,"errors":%d%b%b'
@@ -99,3 +103,48 @@ class Sums:
                 more,
             )
         )
+
+    def keep(
+        self,
+        fd: int,
+        offset: int,
+        most: int,
+        turn: int,
+        parts: tuple[bytes, bytes, bytes, bytes, bytes, bytes],
+        each: int,
+        calls: int,
+        requests: int,
+        sent: int,
+        received: int,
+        retries: int,
+        errors: int,
+        started_at: int,
+        duration: int,
+    ) -> int | None:
+        """Add calls of which a request costs `each`, and have their line stand in a file at `offset`.
+
+        `parts` are the first four of `line`, and what stands before and behind the charge's number in
+        the line's mark, which ends with `turn`. Return what all of them cost; None, and nothing is
+        added, where that is no number of 63 bits, or the line is longer than `most` bytes.
+
+        Raises:
+            OSError: the disk takes it not, or not all of it. Nothing is added.
+        """
+        before = [getattr(self, name) for name in Sums.__slots__]
+        self.add(calls, requests, sent, received, retries, errors, started_at, duration)
+        amount = self.requests * each
+        kept = False
+        try:
+            if each < MOST and -MOST <= amount < MOST:
+                refers, opening, meter, after, mark, between = parts
+                more = b"%b%d%b%d" % (mark, self.number, between, turn)
+                line = self.line(refers, opening, meter, after, amount, more)
+                if len(line) <= most:
+                    if os.pwrite(fd, line, offset) != len(line):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    kept = True
+        finally:
+            if not kept:
+                for name, value in zip(Sums.__slots__, before, strict=True):
+                    setattr(self, name, value)
+        return amount if kept else None
