@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
-from weakref import ref
 
 import msgspec
 
-from costinsights.instrumentor import address_of
+from costinsights.instrumentor import Remembered, address_of, remember
 from costinsights.storage import Hook, Kind, StorageCall, Streams
 from costinsights.systems.aws_s3 import (
     METERS,
@@ -146,7 +145,7 @@ class S3:
     def __init__(self, adder: Callable[[Kind], Adder | None]) -> None:
         self.streams = Streams()
         self._adder = adder
-        self._places: dict[int, tuple[ref[Any], Place]] = {}
+        self._places: Remembered[Place] = {}
         self._uploads: OrderedDict[str, str] = OrderedDict()
 
     def asked(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Operation | None:
@@ -211,9 +210,7 @@ class S3:
         return found
 
     def _place(self, client: Any) -> Place:
-        place, key = Place(client.meta), id(client)
-        self._places[key] = ref(client, lambda _: self._places.pop(key, None)), place
-        return place
+        return remember(self._places, client, Place(client.meta))
 
     def _locate(self, place: Place, bucket: str | None, region: str | None) -> None:
         """Note where a bucket is, where an answer tells; it is believed before the client."""

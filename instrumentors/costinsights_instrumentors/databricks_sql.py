@@ -19,7 +19,6 @@ Rust (``use_kernel=True``) goes through the same methods, but was not tested.
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, ref
@@ -35,7 +34,6 @@ CURSOR = "databricks.sql.client:Cursor"
 # What a path leads to: /sql/1.0/warehouses/ID, sql/protocolv1/o/WORKSPACE/CLUSTER.
 COMPUTE = re.compile(r"/(?:warehouses|endpoints|o/\d+)/([^/?&]+)")
 MOST_TAGS = 20
-MOST_CURSORS = 4096
 TAGGED = frozenset((f"{CURSOR}.execute", f"{CURSOR}.execute_async"))
 
 
@@ -75,25 +73,11 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         host: str = session.host.partition("://")[2] or session.host
         return Resource(host, session.port, found[1] if found else None)
 
-    def __init__(self) -> None:
-        super().__init__()
-        # The last statement of each cursor, by its identity: a cursor that is gone is no harm, for a
-        # new one at its address has no statement yet.
-        self._seen: OrderedDict[int, object] = OrderedDict()
-
-    def _note(self, cursor: Any) -> object:
-        """Return the cursor's statement, and remember it."""
-        command, key = cursor.active_command_id, id(cursor)
-        self._seen[key] = command
-        self._seen.move_to_end(key)
-        if len(self._seen) > MOST_CURSORS:
-            self._seen.popitem(last=False)
-        return command
-
     def usage(self, cursor: Any, result: Any) -> Usage:
         """Give the statement's id; and the rows, where all of them have come."""
-        unread = self.unread(cursor)
-        return Usage(None if unread else rows(cursor), None, id_of(self._note(cursor)))
+        command = cursor.active_command_id
+        self.first_time(command)
+        return Usage(None if self.unread(cursor) else rows(cursor), None, id_of(command))
 
     def unread(self, cursor: Any) -> bool | None:
         """Tell whether the server works on it, or has rows that were not fetched."""
@@ -114,9 +98,8 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         """
         if result is not None:
             return ref(cursor)
-        before = self._seen.get(id(cursor))
-        command = self._note(cursor)
-        return None if command is before else id_of(command)
+        command = cursor.active_command_id
+        return id_of(command) if self.first_time(command) else None
 
     def final(self, source: ReferenceType[Any] | str) -> Usage | None:
         """Count the rows that came, those in the client's hands included."""

@@ -17,7 +17,6 @@ as one), and the figures of an error: what is known is what the page before said
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakSet
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
 from costinsights_instrumentors.trino import STATS, tags_of, with_words
@@ -43,23 +42,16 @@ class PrestodbInstrumentor(DBAPIInstrumentor):
     meters = tuple(STATS)
     verified = "Presto 0.283, real engine"
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._charged: WeakSet[Any] = WeakSet()
-
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """The result is here, and so are the final figures."""
         query = cursor._query
-        self._charged.add(query)
+        self.first_time(query)
         return figures(query, len(query.result._rows))
 
     def source(self, cursor: Any, result: Any) -> object | None:
         """A statement that failed before it was sent leaves the query of the one before."""
         query: object = cursor._query
-        if query is None or query in self._charged:
-            return None
-        self._charged.add(query)
-        return query
+        return query if self.first_time(query) else None
 
     def final(self, source: Any) -> Usage | None:
         """Asked of a statement that failed."""

@@ -31,7 +31,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage
+from costinsights.instrumentor import DBAPIInstrumentor, Hook, Remembered, Usage, recall, remember
 from costinsights.tagging import native_tag, tag_of
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class SnowflakeInstrumentor(DBAPIInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        # By the identity of their connection: a weak dictionary is asked at each call, in Python.
-        self._places: dict[int, tuple[ref[Any], Place, Place]] = {}
+        self._places: Remembered[tuple[Place, Place]] = {}
 
     def _wanted(self) -> tuple[Hook, ...]:
         major = (self.version(sys.modules[self.driver]) or "5").partition(".")[0]
@@ -108,26 +107,21 @@ class SnowflakeInstrumentor(DBAPIInstrumentor):
     def connection_of(self, instance: Any) -> Any:
         """Return the place of the cursor's session."""
         connection = instance._connection
-        known = self._places.get(id(connection))
-        if known is None or known[0]() is not connection:
-            known = self._look(connection)
-        return known[1]
+        return (recall(self._places, connection) or self._look(connection))[0]
 
     def without_warehouse(self, instance: Any) -> Any:
         """Return the place of what cloud services answer alone."""
-        return self._look(instance._connection)[2]
+        return self._look(instance._connection)[1]
 
-    def _look(self, connection: Any) -> tuple[ref[Any], Place, Place]:
+    def _look(self, connection: Any) -> tuple[Place, Place]:
         """Note where the session is now: not by properties, which 5.x reports to Snowflake."""
         names = ("host", "port", "database", "warehouse")
         info = getattr(connection, "_connection_info", None)
         facts = [getattr(connection, name) if info is None else info[name] for name in names]
         facts[1] = int(facts[1] or 0) or None
-        key = id(connection)
-        known = self._places.get(key)
-        if known is None or known[0]() is not connection or known[1].facts != facts:
-            follower = ref(connection, lambda _: self._places.pop(key, None))
-            known = self._places[key] = follower, Place(facts), Place([*facts[:3], None])
+        known = recall(self._places, connection)
+        if known is None or known[0].facts != facts:
+            known = remember(self._places, connection, (Place(facts), Place([*facts[:3], None])))
         return known
 
     def resource(self, connection: Any) -> Resource:
@@ -144,11 +138,9 @@ class SnowflakeInstrumentor(DBAPIInstrumentor):
         if (word := (known.query or "")[:3].upper()) not in STAYING or several:
             self._look(cursor._connection)
         rows = None if several or (known.rowcount or 0) < 0 else known.rowcount
-        counts: dict[str, int] | None = None
-        if rows and word != "SEL" and (stats := getattr(known, "stats", None)):
-            counts = {name: getattr(stats, f"num_{name}", 0) or 0 for name in self.meters}
-            if sum(counts.values()) != rows:  # those of the last of many
-                counts = None
+        stats: Any = getattr(known, "stats", None) if rows and word != "SEL" else None
+        counts = {n: getattr(stats, f"num_{n}", 0) or 0 for n in self.meters} if stats else {}
+        counts = counts if stats and sum(counts.values()) == rows else {}  # not those of the last
         return Usage(rows, counts, whole.parent_qid if whole else known.sfqid)
 
     def has_rows(self, cursor: Any, result: Any) -> bool:

