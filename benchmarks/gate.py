@@ -24,10 +24,10 @@ MARGIN = 1.5
 OWED = {
     "overhead-duckdb": 2.0,
     "overhead-duckdb-read": 2.5,
-    "overhead-trino-read": 0.75,
+    "overhead-trino-read": 0.6,
     "overhead-pyodbc-read": 0.9,
-    "storage-put_object": 0.65,
-    "storage-get_object": 0.8,
+    "storage-put_object": 0.6,
+    "storage-get_object": 0.75,
 }
 # Measured by hand only: their clients take long for a statement, and say what Trino's says.
 BY_HAND = frozenset(("databricks_sql", "snowflake"))
