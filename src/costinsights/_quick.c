@@ -735,7 +735,7 @@ static int put(const Sums *sums, PyObject *const *args, long long amount)
             }
         }
     }
-    if (done > 0 && need(&text, SEALED) == 0) {
+    if (done > 0) { /* there is room for a seal where there was for numbers */
         text.at = seal_at(text.at, (size_t)(text.at - text.start));
         size_t size = (size_t)(text.at - text.start);
         Py_BEGIN_ALLOW_THREADS

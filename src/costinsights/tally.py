@@ -175,6 +175,9 @@ class Counter:
                     )
                 except OSError:  # of which `Tally.keep` will hear as well
                     kept = None
+                if kept is None:
+                    # It may have come to half a line: the other half of the slot is what is whole.
+                    tally.turn = turn - 1
             if kept is not None:
                 one.amount = kept
                 currency, told = self._target.currency, kept - before

@@ -24,6 +24,7 @@ from costinsights.ledger.store import open_store
 from costinsights.pricing import PriceBook
 from costinsights.pricing.adding import Adding, Priced
 from costinsights.storage import Counting, Hook, Kind, StorageCall, StorageInstrumentor
+from costinsights.tally import Aggregate
 from costinsights.testing import capture
 
 if TYPE_CHECKING:
@@ -252,6 +253,36 @@ def test_while_the_disk_takes_nothing_sums_grow_in_memory(
     costinsights.uninstrument()
     assert sums(latest(tmp_path))["PUT", "raw", None][:3] == (10_000, 10_000, 10_000)
     assert not writer.dropped
+
+
+def test_a_write_that_was_cut_off_is_made_again_in_its_place(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot's other half is the last that is whole."""
+    client.request("put", "raw", 1)
+    places: list[int] = []
+    pwrite = os.pwrite
+
+    def cut_off(_: object, fd: int, offset: int, *others: object) -> int:
+        places.append(offset)
+        pwrite(fd, b'{"k":"e"', offset)
+        raise OSError(errno.ENOSPC, "full")
+
+    def noted(fd: int, line: bytes, offset: int) -> int:
+        places.append(offset)
+        return pwrite(fd, line, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Aggregate, "keep", cut_off)
+        patch.setattr(os, "pwrite", noted)
+        for _ in range(2):
+            client.request("put", "raw", 1)
+    first, again, second, once_more = places
+    assert first == again
+    assert second == once_more
+    assert abs(second - first) == tallies.HALF
+    client.request("put", "raw", 1)
+    assert sums(latest(tmp_path))["PUT", "raw", None][:3] == (4, 4, 4)
 
 
 def test_a_tally_that_is_deleted_loses_nothing(client: Any, tmp_path: Path) -> None:
