@@ -316,7 +316,7 @@ def shape(output: str) -> list[str]:
         head.partition(", target ")[0],
         " ".join(rows[1].split()),
         str(names.index("total")),
-        *(name for name in names[-12:] if name[:5] in ("total", "of it", "(no n") or "oth" in name),
+        *(name for name in names if re.match(r"total|of it |\(no node|\d+ others", name)),
         *(re.sub(r"[\d,]+", "n", row) for row in rows[-2:]),
     ]
 
