@@ -30,9 +30,13 @@ PAGE = 400
 FIGURES = {
     "cpuTimeMillis": 1234,
     "wallTimeMillis": 4321,
+    "elapsedTimeMillis": 5000,
+    "queuedTimeMillis": 12,
     "processedBytes": 3 * 2**20,
     "physicalInputBytes": 2 * 2**20,
+    "physicalWrittenBytes": 0,
     "peakMemoryBytes": 2**20,
+    "spilledBytes": 0,
 }
 KINDS = {"INTEGER": "integer", "BIGINT": "bigint", "DOUBLE": "double", "BOOLEAN": "boolean"}
 TEXT = {"rawType": "varchar", "arguments": [{"kind": "LONG", "value": 2147483647}]}
