@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from costinsights.instrumentor import Remembered, address_of, remember
-from costinsights.storage import Hook, Kind, StorageCall, Streams
+from costinsights.storage import Hook, Kind, StorageCall
 from costinsights.systems.aws_s3 import (
     METERS,
     RETRIEVALS,
@@ -26,9 +26,9 @@ from costinsights.systems.aws_s3 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from costinsights.storage import Adder
+    from costinsights.storage import Streams
 
 __all__ = [
     "HOOKS",
@@ -142,9 +142,8 @@ class Place:
 class S3:
     """Tells what calls of S3's clients are. One an instrumentor."""
 
-    def __init__(self, adder: Callable[[Kind], Adder | None]) -> None:
-        self.streams = Streams()
-        self._adder = adder
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
         self._places: Remembered[Place] = {}
         self._uploads: OrderedDict[str, str] = OrderedDict()
 
@@ -175,13 +174,13 @@ class S3:
             if billed and is_billed(status):
                 billed -= not is_billed(status, _of(answer, "Error").get("Code"))
         kind = self._kind(asked, answer, failed=error is not None)
+        body = tell = None
         if error is None and "Body" in answer:
             body = answer["Body"]
             raw = getattr(body, "_raw_stream", None)
             tell = None if hasattr(body, "__aiter__") else getattr(raw, "tell", None)
-            self.streams.follow(body, self._adder(kind), tell)
         return StorageCall(
-            kind, billed, asked.sent, asked.received, asked.tries - 1, error is not None
+            kind, billed, asked.sent, asked.received, asked.tries - 1, error is not None, body, tell
         )
 
     def read(self, args: tuple[Any, ...], result: Any) -> None:

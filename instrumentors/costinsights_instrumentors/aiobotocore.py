@@ -45,7 +45,7 @@ class AiobotocoreInstrumentor(StorageInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.s3 = s3.S3(self.adder)
+        self.s3 = s3.S3(self.streams)
 
     def asked(self, hook: Hook, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Tell an operation, or that a body is read."""

@@ -51,7 +51,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from costinsights.jobs import Asked, Hook, JobInstrumentor, Watch
-from costinsights.storage import Counting, after_wrapper, counting_wrapper, under_wrapper
+from costinsights.storage import (
+    Counting,
+    Streams,
+    after_wrapper,
+    counting_wrapper,
+    under_wrapper,
+)
 from costinsights.tasks import Entered, Tasks
 from costinsights_instrumentors import _botocore_athena as athena
 from costinsights_instrumentors import _botocore_emr as emr
@@ -67,7 +73,6 @@ if TYPE_CHECKING:
     from costinsights.jobs import Operation
     from costinsights.patching import Probe
     from costinsights.recorder import Recorder
-    from costinsights.storage import Adder, Kind
 
 # By what botocore calls the class of a service's clients; a service has a file of its own.
 SERVICES: Mapping[str, Mapping[str, Operation]] = {
@@ -115,17 +120,12 @@ class BotocoreInstrumentor(JobInstrumentor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.s3 = s3.S3(self.adder)
+        self.s3 = s3.S3(Streams())
         self.tasks = Tasks()
 
     def watch(self, recorder: Recorder) -> Watch:
         """Look for operations of S3 before jobs are looked for."""
         return Looking(self, recorder)
-
-    def adder(self, kind: Kind) -> Adder | None:
-        """Return what adds to the requests of a kind, while we are switched on."""
-        watch = self.watcher
-        return watch.counting.adder(kind) if isinstance(watch, Looking) else None
 
     def connected(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Take note of a new task of s3transfer's."""
@@ -169,7 +169,9 @@ class Looking(Watch):
     def __init__(self, instrumentor: BotocoreInstrumentor, recorder: Recorder) -> None:
         super().__init__(instrumentor, recorder)
         found = instrumentor.s3
-        self.counting = Counting(recorder, instrumentor.name, found.asked, found.counted, s3.under)
+        self.counting = Counting(
+            recorder, instrumentor.name, found.asked, found.counted, s3.under, found.streams
+        )
         self._tasks = instrumentor.tasks
 
     def begin(self, probe: Probe, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -108,6 +108,10 @@ class StorageCall(msgspec.Struct, frozen=True):
     retries: int = 0
     """Requests after the first one, billed or not."""
     failed: bool = False
+    body: object = None
+    """What is still to be read of the answer: that is added when it is. See `Streams`."""
+    total: Callable[[], int] | None = None
+    """Tells how much of `body` was read in all."""
 
 
 class Adder:
@@ -143,15 +147,11 @@ class Streams:
     def __init__(self) -> None:
         self._followed: dict[int, tuple[ref[Any], Adder, list[int], Callable[[], int] | None]] = {}
 
-    def follow(
-        self, body: object, adder: Adder | None, total: Callable[[], int] | None = None
-    ) -> None:
+    def follow(self, body: object, adder: Adder, total: Callable[[], int] | None = None) -> None:
         """Follow a body until it dies; `total` tells, then, how much of it was read in all.
 
         What `total` says is more than `read` was told: it was read by some other way.
         """
-        if adder is None:
-            return
         key, read = id(body), [0]
 
         def gone(_: object) -> None:
@@ -222,6 +222,7 @@ class Counting:
         asked: Asked,
         counted: Counted,
         under: ContextVar[Any] | None = None,
+        streams: Streams | None = None,
     ) -> None:
         self.recorder = recorder
         self.labels = recorder.labels
@@ -231,6 +232,7 @@ class Counting:
         self.asked = asked
         self.under = under
         self._counted = counted
+        self._streams = streams or Streams()
         # Now, and not with the first call: a child that is forked while another thread imports
         # would wait for ever for what it needs.
         recorder.tallied()
@@ -270,6 +272,8 @@ class Counting:
         if found is not None:
             tally = self.recorder.tally or self.recorder.tallied()
             counter, scope = tally.counter(self._name, found.kind)
+            if found.body is not None:
+                self._streams.follow(found.body, Adder(counter, scope), found.total)
             counter.add(
                 scope,
                 1,
@@ -458,7 +462,9 @@ class StorageInstrumentor(DBAPIInstrumentor):
 
     def _counting_for(self, recorder: Recorder) -> Counting:
         if self._counting is None or self._counting.recorder is not recorder:
-            self._counting = Counting(recorder, self.name, self.asked, self.counted, self.under)
+            self._counting = Counting(
+                recorder, self.name, self.asked, self.counted, self.under, self.streams
+            )
         return self._counting
 
     def uninstrument(self) -> None:
