@@ -87,10 +87,7 @@ class Operation(msgspec.Struct):
         """A try is sent. One that gets no answer may not have reached S3: it counts as not billed."""
         self.tries += 1
         self.received = 0
-        given: Any = self.params.get("Body")
-        if given.__class__ is bytes:
-            self.sent = len(given)  # which by now is something else, and asked for by two headers
-        elif not body:
+        if not body:
             self.sent = 0
         elif body.__class__ is bytes:
             self.sent = len(body)
