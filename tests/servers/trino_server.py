@@ -213,6 +213,7 @@ def _configure(
             "event-listener.name=http\n"
             "http-event-listener.log-completed=true\n"
             f"http-event-listener.connect-ingest-uri=http://127.0.0.1:{events.port}/\n"
+            "http-event-listener.connect-retry-count=5\n"  # without it, an event is tried once
         )
         settings["event-listener.config-files"] = listener
     lines = "".join(f"{name}={value}\n" for name, value in settings.items())
@@ -290,8 +291,11 @@ def _listening() -> Generator[Events]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Sink) as server:
-        server.daemon_threads = True
+    class Listening(http.server.ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 128  # of 5, a kernel turns the events of 32 queries at once away
+
+    with Listening(("127.0.0.1", 0), Sink) as server:
         events.port = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, args=(0.2,))
         thread.start()
