@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import costinsights
@@ -72,6 +73,14 @@ def text_of(charge: Charge) -> str:
     """Return the statement's text; there must be one."""
     assert charge.statement is not None
     return charge.statement.text
+
+
+def since(began: float) -> float:
+    """Return how long ago `time.perf_counter` said that, ms.
+
+    A charge that leaves out what the program slept is shorter by that, however busy the machine is.
+    """
+    return (perf_counter() - began) * 1000
 
 
 def milliseconds(charge: Charge) -> float:

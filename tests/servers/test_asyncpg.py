@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import io
+import time
 import traceback
 import weakref
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.backends import PASSWORD
-from tests.servers.charges import Charges, instrumented, milliseconds, text_of
+from tests.servers.charges import Charges, instrumented, milliseconds, since, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -144,6 +145,7 @@ async def test_a_cursor_is_completed_when_it_is_exhausted(
 ) -> None:
     async with connection.transaction():
         charges.new()
+        began = time.perf_counter()
         rows = aiter(connection.cursor(SERIES))
         await rows.__anext__()
         [first] = charges.entries()
@@ -152,7 +154,7 @@ async def test_a_cursor_is_completed_when_it_is_exhausted(
         assert len([row async for row in rows]) == 119
         [last] = charges.entries()
         assert (last.charge_id, last.rows, last.partial) == (first.charge_id, 120, False)
-        assert milliseconds(last) < 400
+        assert milliseconds(last) <= since(began) - 400
 
 
 async def test_a_cursor_that_is_awaited(connection: Any, charges: Charges) -> None:
@@ -206,7 +208,7 @@ async def test_timeouts_and_cancellation_still_cost(connection: Any, charges: Ch
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.type.endswith("TimeoutError")
-    assert 80 <= milliseconds(charge) < 10_000
+    assert 50 <= milliseconds(charge) < 10_000
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(connection.fetch("SELECT pg_sleep(30)"), 0.1)
     charge = charges.one()

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from psycopg.types.string import StrDumper
 
 from tests.backends import PASSWORD, USER
-from tests.servers.charges import Charges, instrumented, milliseconds, text_of
+from tests.servers.charges import Charges, instrumented, milliseconds, since, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -94,9 +94,10 @@ def test_a_statement_is_a_charge(
 
 
 def test_time_is_that_of_the_server(connection: psycopg.Connection[Any], charges: Charges) -> None:
+    began = time.perf_counter()
     connection.execute("SELECT pg_sleep(0.05)")
     time.sleep(0.4)
-    assert 50 <= milliseconds(charges.one()) < 400
+    assert 50 <= milliseconds(charges.one()) <= since(began) - 400
 
 
 WAYS: dict[str, tuple[Callable[[psycopg.Connection[Any]], object], int | None]] = {
@@ -246,6 +247,7 @@ def test_a_server_side_cursor_is_completed_when_it_is_exhausted(
 def test_a_server_side_cursor_left_early_is_partial(
     connection: psycopg.Connection[Any], charges: Charges
 ) -> None:
+    began = time.perf_counter()
     with connection.cursor("s") as cursor:
         cursor.execute("SELECT * FROM t")
         assert len(cursor.fetchmany(3)) == 3
@@ -254,7 +256,7 @@ def test_a_server_side_cursor_left_early_is_partial(
         time.sleep(0.4)
     charge = charges.one()
     assert (charge.rows, charge.partial) == (4, True)
-    assert milliseconds(charge) < 400
+    assert milliseconds(charge) <= since(began) - 400
 
 
 def test_a_server_side_cursor_used_again(
@@ -284,6 +286,7 @@ def test_a_failing_fetch_ends_the_charge_with_its_error(
 def test_a_stream_that_is_left_is_partial(
     connection: psycopg.Connection[Any], charges: Charges
 ) -> None:
+    began = time.perf_counter()
     stream = connection.cursor().stream("SELECT * FROM t")
     next(stream)
     [entry] = charges.entries()
@@ -293,12 +296,13 @@ def test_a_stream_that_is_left_is_partial(
     cast("Any", stream).close()
     [entry] = charges.entries()
     assert (entry.revision, entry.rows, entry.partial) == (1, 2, True)
-    assert milliseconds(entry) < 400
+    assert milliseconds(entry) <= since(began) - 400
 
 
 def test_copy_counts_the_servers_time_and_not_the_programs(
     connection: psycopg.Connection[Any], charges: Charges
 ) -> None:
+    began = time.perf_counter()
     with connection.cursor().copy("COPY t (a) FROM STDIN") as copy:
         for number in range(1000):
             copy.write_row((number,))
@@ -306,14 +310,15 @@ def test_copy_counts_the_servers_time_and_not_the_programs(
         time.sleep(0.4)
     charge = charges.one()
     assert (charge.operation, charge.rows, charge.partial) == ("COPY", 1001, False)
-    assert milliseconds(charge) < 400
+    assert milliseconds(charge) <= since(began) - 400
 
+    began = time.perf_counter()
     with connection.cursor().copy("COPY t TO STDOUT") as copy:
         assert sum(1 for _ in copy.rows()) == 1011
         time.sleep(0.4)
     charge = charges.one()
     assert (charge.rows, charge.partial) == (1011, False)
-    assert milliseconds(charge) < 400
+    assert milliseconds(charge) <= since(began) - 400
 
     with connection.cursor().copy("COPY (SELECT pg_sleep(0.05)) TO STDOUT") as copy:
         assert copy.read()
@@ -465,7 +470,7 @@ def test_a_cancelled_statement_still_costs(
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.sqlstate == "57014"
-    assert 80 <= milliseconds(charge) < 10_000
+    assert 50 <= milliseconds(charge) < 10_000
 
 
 def test_a_closed_connection_fails_as_ever(charges: Charges, postgres: Server) -> None:
@@ -603,12 +608,13 @@ async def test_async_ways(aconnection: psycopg.AsyncConnection[Any], charges: Ch
     charge = charges.one()
     assert (charge.rows, charge.partial) == (12, False)
 
+    began = time.perf_counter()
     async with cursor.copy("COPY t (a) FROM STDIN") as copy:
         await copy.write_row((1,))
         await asyncio.sleep(0.4)
     charge = charges.one()
     assert (charge.operation, charge.rows) == ("COPY", 1)
-    assert milliseconds(charge) < 400
+    assert milliseconds(charge) <= since(began) - 400
 
     async with cursor.copy("COPY t TO STDOUT") as copy:
         assert len([row async for row in copy.rows()]) == 13
@@ -635,13 +641,15 @@ async def test_async_stream_left_early(
 
 async def test_async_pipeline(aconnection: psycopg.AsyncConnection[Any], charges: Charges) -> None:
     async with aconnection.pipeline() as pipeline:
+        began = time.perf_counter()
         await aconnection.execute("SELECT pg_sleep(0.05)")
         cursor = await aconnection.execute("SELECT * FROM t")
         assert all(charge.partial for charge in charges.new())
+        before = since(began)  # the server sleeps since it was sent
         await pipeline.sync()
         first, second = charges.new()
         assert (first.rows, second.rows) == (1, 10)
-        assert milliseconds(first) + milliseconds(second) >= 50
+        assert before + milliseconds(first) + milliseconds(second) >= 50
         assert len(await cursor.fetchall()) == 10
     assert not charges.new()
 
@@ -669,7 +677,7 @@ async def test_a_timeout_still_costs(
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.type == "asyncio.exceptions.CancelledError"
-    assert 80 <= milliseconds(charge) < 10_000
+    assert 50 <= milliseconds(charge) < 10_000
 
 
 async def test_a_cancelled_task_gets_its_own_cancellation(

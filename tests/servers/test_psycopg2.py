@@ -23,7 +23,7 @@ from psycopg2 import sql
 
 from costinsights import instrumentor, runtime
 from tests.backends import PASSWORD
-from tests.servers.charges import Charges, instrumented, milliseconds, text_of
+from tests.servers.charges import Charges, instrumented, milliseconds, since, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -221,6 +221,7 @@ def test_a_named_cursor_is_completed_when_it_is_exhausted(
 
 
 def test_a_named_cursor_left_early_is_partial(connection: Connection, charges: Charges) -> None:
+    began = time.perf_counter()
     with connection.cursor("named", scrollable=True) as cursor:
         cursor.execute("SELECT * FROM t")
         cursor.fetchmany(3)
@@ -229,7 +230,7 @@ def test_a_named_cursor_left_early_is_partial(connection: Connection, charges: C
         time.sleep(0.4)
     charge = charges.one()
     assert (charge.rows, charge.partial) == (4, True)
-    assert milliseconds(charge) < 400
+    assert milliseconds(charge) <= since(began) - 400
 
 
 def test_a_dropped_cursor_is_partial(connection: Connection, charges: Charges) -> None:
@@ -369,7 +370,7 @@ def test_a_cancelled_statement_still_costs(connection: Connection, charges: Char
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.sqlstate == "57014"
-    assert 80 <= milliseconds(charge) < 10_000
+    assert 50 <= milliseconds(charge) < 10_000
 
 
 def test_a_closed_connection_fails_as_ever(connection: Connection, charges: Charges) -> None:

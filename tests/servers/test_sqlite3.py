@@ -16,7 +16,7 @@ import pytest
 import costinsights
 from tests.backends import unavailable
 from tests.processes import Unavailable
-from tests.servers.charges import Charges, instrumented, milliseconds, text_of
+from tests.servers.charges import Charges, instrumented, milliseconds, since, text_of
 from tests.servers.suites import sqlite3 as suite
 
 if TYPE_CHECKING:
@@ -253,10 +253,11 @@ def test_time_is_that_in_sqlite_and_not_the_programs(
     connection: sqlite3.Connection, charges: Charges
 ) -> None:
     slow(connection, 0.01)
+    began = time.perf_counter()
     for _ in connection.execute("SELECT slow(a) FROM t WHERE a < 6"):
         time.sleep(0.1)
     charge = charges.one()
-    assert 60 <= milliseconds(charge) < 400  # of 660
+    assert 60 <= milliseconds(charge) <= since(began) - 600
     assert charge.rows == 6
 
 
@@ -313,7 +314,7 @@ def test_an_interrupt_is_an_error_of_the_statement(charges: Charges, tmp_path: P
     timer.join()
     charge = charges.one()
     assert charge.error is not None
-    assert milliseconds(charge) >= 80
+    assert milliseconds(charge) >= 50
     connection.close()
 
 
