@@ -208,7 +208,7 @@ async def test_timeouts_and_cancellation_still_cost(connection: Any, charges: Ch
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.type.endswith("TimeoutError")
-    assert 50 <= milliseconds(charge) < 10_000
+    assert 80 <= milliseconds(charge) < 10_000
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(connection.fetch("SELECT pg_sleep(30)"), 0.1)
     charge = charges.one()

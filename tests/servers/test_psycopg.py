@@ -470,7 +470,7 @@ def test_a_cancelled_statement_still_costs(
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.sqlstate == "57014"
-    assert 50 <= milliseconds(charge) < 10_000
+    assert 80 <= milliseconds(charge) < 10_000
 
 
 def test_a_closed_connection_fails_as_ever(charges: Charges, postgres: Server) -> None:
@@ -677,7 +677,7 @@ async def test_a_timeout_still_costs(
     charge = charges.one()
     assert charge.error is not None
     assert charge.error.type == "asyncio.exceptions.CancelledError"
-    assert 50 <= milliseconds(charge) < 10_000
+    assert 80 <= milliseconds(charge) < 10_000
 
 
 async def test_a_cancelled_task_gets_its_own_cancellation(

@@ -131,15 +131,12 @@ def test_two_exporters_of_one_name_each_get_everything(tmp_path: Path) -> None:
 
 
 def test_an_idle_end_takes_no_time(tmp_path: Path) -> None:
-    def taken(number: int) -> float:
-        process = Process(tmp_path / str(number), [Spy()])
-        process.call()
-        assert process.flush()
-        started = time.perf_counter()
-        process.close()
-        return time.perf_counter() - started
-
-    assert min(map(taken, range(5))) < 0.05  # the least: one may have had to wait for the disk
+    process = Process(tmp_path, [Spy()])
+    process.call()
+    assert process.flush()
+    started = time.perf_counter()
+    process.close()
+    assert time.perf_counter() - started < 0.05
 
 
 # --- later figures ------------------------------------------------------------------------------
