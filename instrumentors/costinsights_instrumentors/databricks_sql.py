@@ -60,6 +60,7 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         Hook(f"{CURSOR}.__iter__", "generator", fetch="next"),
         Hook(f"{CURSOR}.close", fetch="close"),
     )
+    last_statement = "active_command_id"
     statement_tags = True
     channel = "query_tags of the statement"
     verified = "emulator: unmodified connector 4.9, Thrift and SEA"
@@ -76,7 +77,6 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
     def usage(self, cursor: Any, result: Any) -> Usage:
         """Give the statement's id; and the rows, where all of them have come."""
         command = cursor.active_command_id
-        self.first_time(command)
         return Usage(None if self.unread(cursor) else rows(cursor), None, id_of(command))
 
     def unread(self, cursor: Any) -> bool | None:
@@ -92,14 +92,8 @@ class DatabricksSQLInstrumentor(DBAPIInstrumentor):
         return None
 
     def source(self, cursor: Any, result: Any) -> ReferenceType[Any] | str | None:
-        """Remember the cursor, which has the rows; of what failed the id, if the server gave one.
-
-        A statement that never reached the server leaves the cursor with the id of the one before.
-        """
-        if result is not None:
-            return ref(cursor)
-        command = cursor.active_command_id
-        return id_of(command) if self.first_time(command) else None
+        """Remember the cursor, which has the rows; of what failed the id."""
+        return id_of(cursor.active_command_id) if result is None else ref(cursor)
 
     def final(self, source: ReferenceType[Any] | str) -> Usage | None:
         """Count the rows that came, those in the client's hands included."""

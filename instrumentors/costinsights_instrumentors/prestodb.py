@@ -35,6 +35,7 @@ class PrestodbInstrumentor(DBAPIInstrumentor):
     supports = ("0.8", "1")
     hooks = (Hook("prestodb.dbapi:Cursor.execute", "call", (1, "operation"), leaf=True),)
     connection = "_connection"
+    last_statement = "_query"
     facts: ClassVar = {"address": "host", "port": "port", "namespace": "catalog"}
     naming = (Hook("prestodb.dbapi:Connection.__init__", "connect", None),)
     statement_tags = True
@@ -45,13 +46,12 @@ class PrestodbInstrumentor(DBAPIInstrumentor):
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """The result is here, and so are the final figures."""
         query = cursor._query
-        self.first_time(query)
         return figures(query, len(query.result._rows))
 
     def source(self, cursor: Any, result: Any) -> object | None:
-        """A statement that failed before it was sent leaves the query of the one before."""
-        query: object = cursor._query
-        return query if self.first_time(query) else None
+        """It is the query that has the figures."""
+        found: object = cursor._query
+        return found
 
     def final(self, source: Any) -> Usage | None:
         """Asked of a statement that failed."""

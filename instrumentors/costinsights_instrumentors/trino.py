@@ -82,6 +82,7 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     supports = ("0.333", "1")
     hooks = hooks("trino", "call")
     connection = "_connection"
+    last_statement = "_query"
     facts: ClassVar = {"address": "host", "port": "port", "namespace": "catalog"}
     naming = (Hook("trino.client:TrinoRequest.post", "connect", None),)
     statement_tags = True
@@ -107,7 +108,6 @@ class TrinoInstrumentor(DBAPIInstrumentor):
     def usage(self, cursor: Any, result: Any) -> Usage | None:
         """Return what is known by the first page of rows."""
         query = cursor._query
-        self.first_time(query)
         rows = query.result.rows if result is cursor else result
         return figures(query, len(rows) if rows.__class__ is list else rows_of(rows))
 
@@ -120,10 +120,8 @@ class TrinoInstrumentor(DBAPIInstrumentor):
         return not cursor.finished
 
     def source(self, cursor: Any, result: Any) -> object | None:
-        """A statement that failed before it was sent leaves the query of the one before."""
+        """It is the query that has the figures."""
         query: object = cursor._query
-        if not self.first_time(query) and result is None:
-            return None
         self._cursors[query] = ref(cursor)
         return query
 

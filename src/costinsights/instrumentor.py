@@ -70,6 +70,9 @@ class DBAPIInstrumentor:
     hooks: ClassVar[tuple[Hook, ...]]
     connection: ClassVar[str] = "connection"
     """Dotted path from the hooked object to its connection; empty when it is the connection."""
+    last_statement: ClassVar[str] = ""
+    """The attribute of a cursor that stands for its last statement at the server, if there is one. A
+    call that fails and leaves the same there has sent nothing: `source` is not asked then."""
     facts: ClassVar[Mapping[str, str]] = {}
     """Where a connection keeps its ``address``, ``port`` and ``namespace``: dotted paths."""
     application: ClassVar[str | None] = None
@@ -102,7 +105,6 @@ class DBAPIInstrumentor:
         self.missed: list[str] = []
         """Targets that this version of the driver does not have."""
         self._watching: list[Callable[[ModuleType], None]] = []
-        self._told: set[ref[Any]] = set()
         kind = type(self)
         self.counts_rows = kind.usage is DBAPIInstrumentor.usage
         """Whether `usage` is the default, which the recorder then need not call."""
@@ -318,16 +320,6 @@ class DBAPIInstrumentor:
         Asked of a lazy call that left rows to fetch, and of a call that failed.
         """
         return None
-
-    def first_time(self, shown: Any) -> bool:
-        """Tell whether an object that stands for a statement at the server was not told of before.
-
-        One that fails before it is sent leaves its cursor with that of the one before.
-        """
-        if shown is None or (key := ref(shown, self._told.discard)) in self._told:
-            return False
-        self._told.add(key)
-        return True
 
     def final(self, source: Any) -> Usage | None:
         """Return the figures that hold once a result is exhausted, closed or dropped.

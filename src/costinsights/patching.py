@@ -98,6 +98,7 @@ class Probe:
         "follows",
         "hook",
         "instrumentor",
+        "last_statement",
         "lazy",
         "name",
         "of",
@@ -119,6 +120,7 @@ class Probe:
         self.connection_of = instrumentor.connection_of
         self.counts_rows = instrumentor.counts_rows
         self.follows = instrumentor.follows
+        self.last_statement = instrumentor.last_statement
         self.statement, self.batch = hook.statement, hook.batch
         self.operation, self.lazy, self.prefix = hook.operation, hook.lazy, hook.prefix
         # Whether the argument is the statement, and all that is said of it.

@@ -251,6 +251,8 @@ class Recorder:
         if self.prepared and (span := self._take_up(probe, args, kwargs)) is not None:
             return span
         span = CostSpan(self, probe, target, args, kwargs)
+        if probe.last_statement:
+            span.before = id(getattr(instance, probe.last_statement, None))
         if context is not None:
             span.parent = traceparent(context)
             span.rare = True
@@ -349,7 +351,8 @@ class Recorder:
             self._batch(span, _argument(span, probe.batch))
         if error is not None:
             span.note("e", describe_error(error, span.probe.instrumentor))
-            if probe.follows:
+            last = probe.last_statement
+            if probe.follows and not (last and span.before == id(getattr(cursor, last, None))):
                 self._follow(span, cursor, None)
                 self._finish(span)
         elif (

@@ -24,6 +24,7 @@ class CostSpan:
         "args",
         "attribution",
         "awaits",
+        "before",
         "changed",
         "counted",
         "cursor",
@@ -89,6 +90,7 @@ class CostSpan:
         self.duration = 0
         self.share = 0
         self.number = 0  # until it is described
+        self.before = 0  # the identity of the cursor's last statement before this one
         self.entered = 0  # the capacity clock when the driver last got the word
         self.rows: int | None = None
         self.amount: int | None = None  # 10⁻¹⁵ units, where it is the price of what was used

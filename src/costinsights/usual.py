@@ -45,6 +45,7 @@ def usual_wrapper(
     name, target_name, leaf = probe.name, probe.hook.target, probe.hook.leaf
     position, lazy, deferred, count = probe.position, probe.lazy, probe.deferred, probe.rows
     instrumentor, connection_of = probe.instrumentor, probe.connection_of
+    last = probe.last_statement
     asks = count is None and not probe.counts_rows
     held, hold, release = busy.get, busy.set, busy.reset
 
@@ -55,8 +56,11 @@ def usual_wrapper(
         cursor: Any = None
         query: Any = None
         known = parent = None
+        before = 0
         try:
             cursor, query = args[0], args[position]
+            if last:
+                before = id(getattr(cursor, last, None))
             connection = connection_of(cursor)
             context = (surroundings.get_current or surrounding)()
             if (
@@ -101,6 +105,7 @@ def usual_wrapper(
             try:
                 span = recorder.late(probe, target, args, kwargs, parent, started_at)
                 span.clock(started, ended, share)
+                span.before = before
                 recorder.end(span, None, error)
             except Exception as ours:  # noqa: BLE001  ours must not reach the program
                 swallow(target_name, ours)

@@ -38,8 +38,15 @@ class Cursor:
         self.used: Usage | None = None
         self.left = 0
         self.asked = 0
+        self.statement: object = None
+        self.fails: str | None = None
 
     def execute(self, query: str) -> Cursor:
+        if self.fails == "before it is sent":
+            raise ValueError(self.fails)
+        self.statement = object()
+        if self.fails is not None:
+            raise ValueError(self.fails)
         return self
 
     def fetchone(self) -> int | None:
@@ -53,6 +60,7 @@ class Instrumentor(DBAPIInstrumentor):
     supports = ("1", "2")
     meters = ("data_scanned_bytes",)
     basis = "metered"
+    last_statement = "statement"
     hooks = (
         Hook("testdriver:Cursor.execute", lazy=True, leaf=True),
         Hook("testdriver:Cursor.fetchone", fetch="one"),
@@ -184,3 +192,24 @@ def test_what_leaves_rows_is_completed_with_the_last(
     assert (first.rows, first.vendor_id, first.partial) == (2, "last", False)
     assert first.usage["data_scanned_bytes"] == 2**31
     assert lates == ["end", "leave_open", "leave_open"]
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["the first", "not the first"])
+@pytest.mark.parametrize("fails", ["before it is sent", "at the server"])
+def test_only_what_was_sent_has_an_id_and_figures(
+    driver: tuple[type[Cursor], Captured], fails: str, earlier: bool
+) -> None:
+    kind, captured = driver
+    cursor = kind()
+    cursor.used = Usage(None, None, "earlier")
+    if earlier:
+        cursor.execute("SELECT 1")
+    cursor.fails = fails
+    for query in ("SELECT 2", "SELECT 2", "SELECT 1"):
+        with pytest.raises(ValueError, match=fails):
+            cursor.execute(query)
+    failed = captured.charges[earlier:]
+    sent = fails == "at the server"
+    assert [charge.vendor_id for charge in failed] == ["last" if sent else None] * 3
+    assert ["data_scanned_bytes" in charge.usage for charge in failed] == [sent] * 3
+    assert not guard.swallowed
